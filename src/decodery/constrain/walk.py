@@ -1,0 +1,48 @@
+"""A constraint over a tree of drafts: one state a row, forbidden drafts become ghosts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+
+from decodery.tree import TokenTree
+from decodery.words import Constraint, Tensor
+
+
+def walk(constraint: Constraint, state: Any, tree: TokenTree) -> list[Any]:
+    """The state at each row (root first, then each node that is no ghost); marks forbidden nodes as ghosts.
+
+    A drawn node is never deleted, only made a ghost: deleting it would bias the output (DESIGN section 5, law 1).
+    """
+    states = [state]
+    at = {-1: state}
+    for node, (token, parent) in enumerate(zip(tree.tokens, tree.parents, strict=True)):
+        if tree.ghost[node]:
+            continue
+        after = constraint.advance(at[parent], token)
+        if after is None:
+            tree.haunt(node)
+        else:
+            at[node] = after
+            states.append(after)
+    return states
+
+
+def masks(constraint: Constraint, states: Sequence[Any], eos: Collection[int]) -> list[Tensor | None]:
+    """The allowed tokens of each row; end-of-sequence exactly where the constraint may end."""
+    return [_with_eos(constraint.mask(state), constraint.may_end(state), eos) for state in states]
+
+
+def run(constraint: Constraint, state: Any, tokens: Sequence[int], eos: Collection[int]) -> Any:
+    """The state after committed tokens; end-of-sequence leaves it as it is."""
+    for token in tokens:
+        state = state if token in eos else constraint.advance(state, token)
+    return state
+
+
+def _with_eos(mask: Tensor | None, may_end: bool, eos: Collection[int]) -> Tensor | None:
+    if mask is None or not eos:
+        return mask
+    return mask.index_fill(0, torch.tensor(sorted(eos)), may_end)

@@ -1,0 +1,27 @@
+"""Errors that say what was wrong, where, and what would work. The command line prints them and exits with 2."""
+
+from __future__ import annotations
+
+
+class DecoderyError(ValueError):
+    """The user can mend this: the message says how."""
+
+
+class UnknownPart(DecoderyError):
+    """No such part, or no such parameter of a part."""
+
+
+class PartsClash(DecoderyError):
+    """Two chosen parts, or a part and the model, cannot work together."""
+
+
+class BadModel(DecoderyError):
+    """The model cannot be found, read or run."""
+
+
+class BadPrompt(DecoderyError):
+    """The prompt is empty, too long or of the wrong type."""
+
+
+class BadLogits(DecoderyError):
+    """The model answered NaN."""

@@ -1,0 +1,27 @@
+"""Temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from decodery.words import Guide, Rows, Tensor
+
+
+@dataclass
+class Temperature(Guide):
+    """Divides the logits by ``t``: below 1 sharper, above 1 flatter; 0 leaves the likeliest token only."""
+
+    samples = True
+    t: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.t < 0:
+            raise ValueError(f"temperature must not be negative, not {self.t}")
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        if self.t == 0:
+            best = logits.argmax(-1, keepdim=True)
+            return torch.full_like(logits, -torch.inf).scatter_(-1, best, 0.0)
+        return logits.div_(self.t)

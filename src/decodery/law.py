@@ -1,0 +1,65 @@
+"""From logits to the law a token is drawn from: guided, masked, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from decodery.errors import BadLogits
+from decodery.words import Guide, Rows, Tensor
+
+
+@dataclass
+class Law:
+    """One distribution a row, normalised when asked for: a verifier looks only at the rows it reaches.
+
+    ``logits`` is ``[m, V]``, guided and masked. A greedy law is one-hot on the likeliest token. A row whose mask left
+    nothing is dead: ``best`` and ``row`` answer None.
+    """
+
+    logits: Tensor
+    greedy: bool
+
+    @cached_property
+    def best(self) -> list[int | None]:
+        """The likeliest token of each row, the lowest id on ties; None for a dead row."""
+        value, token = self.logits.max(-1)
+        return [None if v == -torch.inf else t for v, t in zip(self._sound(value).tolist(), token.tolist(), strict=True)]
+
+    def row(self, row: int) -> Tensor | None:
+        """Probabilities ``[V]`` of one row, fresh memory; None for a dead row."""
+        if self.greedy:
+            best = self.best[row]
+            return None if best is None else torch.zeros_like(self.logits[row]).index_fill_(0, torch.tensor(best), 1.0)
+        logits = self.logits[row]
+        if self._sound(logits.max()) == -torch.inf:
+            return None
+        return logits.softmax(-1)
+
+    def _sound(self, maxima: Tensor) -> Tensor:
+        if maxima.isnan().any():
+            raise BadLogits("the model's logits are NaN; try dtype=float32, or check the weights and the guides")
+        return maxima
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The guides of a request, applied to any rows: the target's, or a draft model's so that both speak of one law."""
+
+    guides: tuple[Guide, ...] = ()
+    greedy: bool = True
+
+    def __call__(self, rows: Rows, masks: Sequence[Tensor | None] = ()) -> Law:
+        """The law of every row; ``masks`` holds a bool ``[V]`` a row, or None where all is allowed."""
+        logits = rows.logits
+        if self.guides or any(mask is not None for mask in masks):
+            logits = logits.clone()
+        for guide in self.guides:
+            logits = guide(logits, rows)
+        for row, mask in enumerate(masks):
+            if mask is not None:
+                logits[row].masked_fill_(~mask, -torch.inf)
+        return Law(logits, self.greedy)

@@ -1,0 +1,132 @@
+"""The KV cache as a tree of nodes.
+
+An arena knows two verbs: ``extend`` (one forward over new nodes, each seeing only its ancestors) and ``release`` (this
+node is no longer needed; it goes when nothing hangs on it). Choosing a beam or resampling a particle is choosing a parent
+and copies nothing. How rows are computed is the subclass's affair: ``slots.py`` keeps keys and values and masks them,
+``states.py`` keeps snapshots of models that cannot mask, ``toy.py`` looks them up.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from decodery.errors import DecoderyError
+from decodery.tree import ROOT
+from decodery.words import LOGITS, Tensor, Want
+
+Handle = int
+
+
+@dataclass(slots=True)
+class Node:
+    """A token in the cache. ``lane`` is the batch row of the cache it lives in, ``uses`` its children and owners."""
+
+    token: int
+    parent: Handle
+    depth: int
+    lane: int
+    uses: int = 1
+
+
+class Feed(NamedTuple):
+    """New nodes for one forward. A parent is a live handle, ``ROOT``, or one of ``handles``, which come from ``reserve``."""
+
+    handles: Sequence[Handle]
+    tokens: Sequence[int]
+    parents: Sequence[Handle]
+    wanted: Collection[Handle]
+    """The nodes whose rows should come back."""
+    want: Want = LOGITS
+    layers: frozenset[int] | None = None
+    """Run only these layers (None: all)."""
+    embeds: Tensor | None = None
+    """``[n, d]``: input embeddings instead of tokens."""
+    states: Tensor | None = None
+    """``[n, d]``: what the first layer that runs receives; with ``layers`` this resumes an early exit."""
+
+
+@dataclass
+class Answer:
+    """Rows of the wanted nodes, in the order of ``handles``: ``logits [w, V]``, ``hidden`` layer -> ``[w, d]``."""
+
+    logits: Tensor
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+
+
+class Arena(ABC):
+    """Nodes, their parents and their lifetimes; a node lives while it has an owner or a child."""
+
+    context: int
+    """How many tokens deep a node may be."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Handle, Node] = {}
+        self.positions_computed = 0
+        self.forwards = 0
+        self._next = 0
+        self._lanes = 0
+
+    @abstractmethod
+    def _compute(self, feed: Feed) -> Answer:
+        """Rows of the wanted nodes; the new nodes are already in ``self.nodes``."""
+
+    def _freed(self, handle: Handle, node: Node) -> None:
+        """A node has gone."""
+
+    def _new_lane(self) -> int:
+        """The lane of a new root."""
+        return 0
+
+    def reserve(self, n: int) -> range:
+        """Handles for ``n`` nodes to come."""
+        self._next += n
+        return range(self._next - n, self._next)
+
+    def extend(self, feed: Feed) -> Answer:
+        """One forward over new nodes, each seeing its ancestors only. The caller owns every new node."""
+        for handle, token, parent in zip(feed.handles, feed.tokens, feed.parents, strict=True):
+            if parent == ROOT:
+                node = Node(token, ROOT, 0, self._new_lane())
+            else:
+                above = self.nodes[parent]
+                above.uses += 1
+                node = Node(token, parent, above.depth + 1, above.lane)
+            self.nodes[handle] = node
+        if any(self.nodes[h].depth >= self.context for h in feed.handles):
+            self.release(reversed(feed.handles))
+            raise DecoderyError(f"the text is longer than the model's context of {self.context} tokens")
+        self.forwards += 1
+        self.positions_computed += len(feed.handles)
+        return self._compute(feed)
+
+    def own(self, handle: Handle) -> None:
+        """Keep this node (and so its ancestors) until it is released once more."""
+        if handle != ROOT:
+            self.nodes[handle].uses += 1
+
+    def release(self, handles: Iterable[Handle]) -> None:
+        """Give nodes up; each goes once neither an owner nor a child is left."""
+        for handle in handles:
+            while handle != ROOT:
+                node = self.nodes[handle]
+                node.uses -= 1
+                if node.uses:
+                    break
+                del self.nodes[handle]
+                self._freed(handle, node)
+                handle = node.parent
+
+    def lineage(self, handle: Handle) -> list[Handle]:
+        """The nodes from the root down to ``handle``."""
+        path = []
+        while handle != ROOT:
+            path.append(handle)
+            handle = self.nodes[handle].parent
+        return path[::-1]
+
+    def words(self, handle: Handle) -> list[int]:
+        """The tokens from the root down to ``handle``."""
+        return [self.nodes[h].token for h in self.lineage(handle)]

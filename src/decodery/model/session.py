@@ -1,0 +1,271 @@
+"""A committed trunk of tokens over an arena, and the one forward that serves many sessions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from decodery.model.arena import Answer, Arena, Feed, Handle
+from decodery.tree import EMPTY, ROOT, TokenTree
+from decodery.words import LOGITS, Companion, Rows, Want
+
+CHUNK = 256
+"""Longest stretch of pending tokens in one forward; only the last stretch carries the tree."""
+
+
+class Ask(NamedTuple):
+    """A program's wish for one pass over a session's pending tokens and a tree."""
+
+    session: Session
+    tree: TokenTree = EMPTY
+    want: Want = LOGITS
+
+
+class Session:
+    """Committed tokens, the nodes that hold them, and the nodes of the last pass until they are committed or refused.
+
+    ``tokens`` is everything committed; those past ``cached`` are pending: the next ``forward`` feeds them together with
+    its tree. So prefill, the bonus token and forced tokens are one case.
+    """
+
+    def __init__(self, arena: Arena, tokens: Sequence[int] = (), *, layers: Iterable[int] | None = None) -> None:
+        self.arena = arena
+        self.tokens: list[int] = list(tokens)
+        self.prompt = len(self.tokens)
+        self.layers = None if layers is None else frozenset(layers)
+        self.companions: dict[str, Session] = {}
+        self._trunk: list[Handle] = []
+        self._scratch: dict[tuple[Handle, int], Handle] = {}
+        self._base: Session | None = None
+
+    @property
+    def cached(self) -> int:
+        """How many committed tokens the cache holds."""
+        return len(self._trunk)
+
+    @property
+    def head(self) -> Handle:
+        """The deepest committed node in the cache; ``ROOT`` while there is none."""
+        return self._trunk[-1] if self._trunk else ROOT
+
+    def forward(self, tree: TokenTree = EMPTY, want: Want = LOGITS) -> Rows:
+        """One pass over pending tokens and tree; the rows after the last committed token and after each live node."""
+        return forward([Ask(self, tree, want)])[0]
+
+    def prefill(self) -> None:
+        """Feed all pending tokens but the last, so that forks of this session share them."""
+        for session in (self, *self.companions.values()):
+            session.forget()
+            while (waiting := len(session.tokens) - session.cached - 1) > 0:
+                _pass([Ask(session)], min(CHUNK, waiting))
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """Append tokens. Those that the last pass saw in this order keep their nodes, the rest become pending; all other
+        nodes of the pass are given up."""
+        kept = []
+        if self.cached == len(self.tokens):
+            node = self.head
+            for token in tokens:
+                if (child := self._scratch.pop((node, token), None)) is None:
+                    break
+                kept.append(node := child)
+        self._grow(kept)
+        self.tokens += tokens
+        self.forget()
+        for companion in self.companions.values():
+            companion.commit(tokens)
+
+    def rewind(self, length: int) -> None:
+        """Take back committed tokens until ``length`` are left."""
+        if not 0 <= length <= len(self.tokens):
+            raise ValueError(f"cannot rewind to {length}: {len(self.tokens)} tokens are committed")
+        for companion in self.companions.values():
+            companion.rewind(len(companion.tokens) - len(self.tokens) + length)
+        self.forget()
+        del self.tokens[length:]
+        self.prompt = min(self.prompt, length)
+        self._shrink(length)
+
+    def restart(self, tokens: Sequence[int]) -> int:
+        """Make ``tokens`` the whole text, keeping the cache of the common beginning; returns how much was kept."""
+        same = 0
+        for ours, theirs in zip(self.tokens, tokens, strict=False):
+            if ours != theirs:
+                break
+            same += 1
+        self.rewind(same)
+        self.tokens += tokens[same:]
+        self.prompt = len(self.tokens)
+        return self.cached
+
+    def fork(self) -> Session:
+        """A second session over the same nodes; nothing is copied."""
+        twin = Session(self.arena, self.tokens, layers=self.layers)
+        twin.prompt = self.prompt
+        twin._trunk = list(self._trunk)
+        self.arena.own(twin.head)
+        twin.companions = {name: companion.fork() for name, companion in self.companions.items()}
+        return twin
+
+    def view(self, *, layers: Iterable[int]) -> Session:
+        """The same text through fewer layers, reading the trunk's cache; its nodes are scratch and never committed."""
+        view = Session(self.arena, layers=layers)
+        view._base = self
+        view.follow(self)
+        return view
+
+    def follow(self, session: Session) -> None:
+        """Bring the own text to that of ``session``; the usual first line of a drafter that has its own session."""
+        if self._base is None:
+            fresh = session.tokens[len(self.tokens) :]
+            if session.tokens[: len(self.tokens)] == self.tokens:
+                self.commit(fresh)
+            else:
+                self.restart(session.tokens)
+        else:
+            self.forget()
+            self._shrink(0)
+            self.tokens, self.prompt = list(session.tokens), session.prompt
+            self.arena.own(session.head)
+            self._trunk = list(session._trunk)
+
+    def grow(self, tree: TokenTree, want: Want = LOGITS) -> Rows:
+        """Rows of the nodes of ``tree`` that the last pass has not seen; they stay until the next commit.
+
+        For drafters that deepen a tree level by level. Row 0 exists only in the first pass after a commit.
+        """
+        at = {ROOT: self.head}
+        for node in tree.live():
+            at[node] = self._scratch.get((at[tree.parents[node]], tree.tokens[node]), ROOT)
+        fresh = [node for node in tree.live() if at[node] == ROOT]
+        handles = self.arena.reserve(len(fresh))
+        at |= dict(zip(fresh, handles, strict=True))
+        parents = [at[tree.parents[node]] for node in fresh]
+        tokens = [tree.tokens[node] for node in fresh]
+        answer = self.arena.extend(Feed(handles, tokens, parents, handles, want, self.layers))
+        self._scratch |= {(p, t): h for p, t, h in zip(parents, tokens, handles, strict=True)}
+        index: list[int | None] = [None] * len(tree)
+        for row, node in enumerate(fresh):
+            index[node] = row
+        return Rows(
+            answer.logits, tuple(self.tokens), [tree.words(node) for node in fresh], index, self.prompt, hidden=answer.hidden
+        )
+
+    def accompany(self, companions: dict[str, Companion], arena: Arena | None = None) -> None:
+        """Declare contexts that follow every commit, rewind and fork of this one from now on."""
+        for name, companion in companions.items():
+            follower = Session(arena or self.arena, [*companion.prompt, *self.tokens[self.prompt :]])
+            follower.prompt = len(companion.prompt)
+            self.companions[name] = follower
+
+    def close(self) -> None:
+        """Give all nodes up."""
+        self.forget()
+        self._shrink(0)
+        for companion in self.companions.values():
+            companion.close()
+
+    def forget(self) -> None:
+        """Give up the nodes of the last pass."""
+        self.arena.release(self._scratch.values())
+        self._scratch = {}
+
+    def _grow(self, handles: Sequence[Handle]) -> None:
+        """Take nodes into the trunk; the session owns the deepest only, the others live through it."""
+        if handles:
+            self.arena.release([self.head, *handles[:-1]])
+            self._trunk += handles
+
+    def _shrink(self, length: int) -> None:
+        if self.cached > length:
+            head = self.head
+            del self._trunk[length:]
+            self.arena.own(self.head)
+            self.arena.release([head])
+
+    def _stretch(self, last: int) -> bool:
+        """Whether more pending tokens wait than one pass with ``last`` of them should carry."""
+        return len(self.tokens) - self.cached > last
+
+    def _feed(self, tree: TokenTree, want: Want, limit: int) -> Feed:
+        """Up to ``limit`` pending tokens, and the tree behind them if they are the last."""
+        if self.cached == len(self.tokens):
+            self._shrink(len(self.tokens) - 1)
+        pending = self.tokens[self.cached : self.cached + limit]
+        final = self.cached + len(pending) == len(self.tokens)
+        live = tree.live() if final else []
+        handles = self.arena.reserve(len(pending) + len(live))
+        trunk, nodes = handles[: len(pending)], handles[len(pending) :]
+        at = {ROOT: trunk[-1], **dict(zip(live, nodes, strict=True))}
+        parents = [self.head, *trunk[:-1], *(at[tree.parents[node]] for node in live)]
+        tokens = [*pending, *(tree.tokens[node] for node in live)]
+        return Feed(handles, tokens, parents, handles[len(pending) - 1 :] if final else (), want, self.layers)
+
+    def _take(self, feed: Feed, pending: int) -> None:
+        """Book the nodes of a pass: pending ones join the trunk, the others wait for the commit."""
+        self._grow(feed.handles[:pending])
+        for handle, token, parent in list(zip(feed.handles, feed.tokens, feed.parents, strict=True))[pending:]:
+            self._scratch[parent, token] = handle
+
+
+def forward(asks: Sequence[Ask]) -> list[Rows]:
+    """One forward for many sessions: all pending tokens and all trees. Long pending parts go first, in stretches.
+
+    Sessions over different arenas (other models) take a forward each.
+    """
+    group: dict[tuple[int, frozenset[int] | None], list[Ask]] = defaultdict(list)
+    for ask in asks:
+        if not ask.session.tokens:
+            raise ValueError("an empty session has no row to compute: give it at least one token")
+        for part in (ask, *(Ask(companion, ask.tree) for companion in ask.session.companions.values())):
+            part.session.forget()
+            group[id(part.session.arena), part.session.layers].append(part)
+    rows: dict[int, Rows] = {}
+    for members in group.values():
+        while long := [ask for ask in members if ask.session._stretch(CHUNK)]:
+            _pass(long)
+        rows |= {id(ask.session): row for ask, row in zip(members, _pass(members), strict=True)}
+    for ask in asks:
+        companions = ask.session.companions
+        rows[id(ask.session)].companions = {name: rows[id(companion)] for name, companion in companions.items()}
+    return [rows[id(ask.session)] for ask in asks]
+
+
+def _pass(asks: Sequence[Ask], limit: int = CHUNK) -> list[Rows]:
+    """One extend of one arena, at most ``limit`` pending tokens a session."""
+    arena = asks[0].session.arena
+    feeds = [ask.session._feed(ask.tree, ask.want, limit) for ask in asks]
+    want = LOGITS
+    for ask in asks:
+        want |= ask.want
+    answer = arena.extend(
+        Feed(
+            [h for feed in feeds for h in feed.handles],
+            [t for feed in feeds for t in feed.tokens],
+            [p for feed in feeds for p in feed.parents],
+            {h for feed in feeds for h in feed.wanted},
+            want,
+            feeds[0].layers,
+        )
+    )
+    rows, start = [], 0
+    for ask, feed in zip(asks, feeds, strict=True):
+        live = ask.tree.live() if feed.wanted else []
+        ask.session._take(feed, len(feed.handles) - len(live))
+        rows.append(_rows(ask, live, answer, slice(start, start := start + len(feed.wanted))))
+    return rows
+
+
+def _rows(ask: Ask, live: Sequence[int], answer: Answer, part: slice) -> Rows:
+    index: list[int | None] = [None] * len(ask.tree)
+    for row, node in enumerate(live, 1):
+        index[node] = row
+    return Rows(
+        answer.logits[part],
+        tuple(ask.session.tokens),
+        [(), *(ask.tree.words(node) for node in live)],
+        index,
+        ask.session.prompt,
+        {layer: states[part] for layer, states in answer.hidden.items()},
+    )

@@ -1,0 +1,114 @@
+"""Text in and out: chat templates, streaming that never shows half a character, stop strings across token borders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from decodery.errors import BadModel, BadPrompt
+
+Message = Mapping[str, Any]
+
+
+@dataclass
+class Text:
+    """A Hugging Face tokenizer with the few verbs decoding needs."""
+
+    tokenizer: PreTrainedTokenizerBase
+    vocab: int
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text, special tokens as the tokenizer adds them."""
+        return list(self.tokenizer(text).input_ids)
+
+    def chat(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation through the model's chat template, ready for the assistant's answer."""
+        if self.tokenizer.chat_template is None:
+            raise BadPrompt("this model's tokenizer has no chat template: pass the prompt as a string instead of messages")
+        for message in messages:
+            if not {"role", "content"} <= message.keys():
+                raise BadPrompt(f"a message needs 'role' and 'content', this one has {sorted(message)}")
+        encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of an answer, special tokens left out."""
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if not isinstance(text, str):
+            raise BadModel(f"the tokenizer decoded to {type(text).__name__}, not to text")
+        return text
+
+    @cached_property
+    def matcher_tokenizer(self) -> Any:
+        """The tokenizer as llguidance reads it; takes about a second, once."""
+        import llguidance.hf
+
+        return llguidance.hf.from_tokenizer(self.tokenizer, n_vocab=self.vocab)  # type: ignore[arg-type]
+
+
+@dataclass
+class TextStream:
+    """Tokens in, text out, as early as it is certain.
+
+    What has been shown is never taken back: half a character waits for its rest, and text that may be the beginning of a
+    stop string waits until it is not. ``"".join`` of all pieces equals ``text`` and, without a stop string, the
+    tokenizer's decode of all tokens.
+    """
+
+    codec: Text
+    stops: tuple[str, ...] = ()
+    tokens: list[int] = field(default_factory=list)
+    stopped: str | None = None
+    """The stop string that was found; the text ends before it."""
+    _known: str = ""
+    _shown: int = 0
+    _anchor: int = 0
+    _settled: int = 0
+
+    def push(self, token: int) -> bool:
+        """Take one token; True if a stop string is now complete."""
+        self.tokens.append(token)
+        before = self.codec.decode(self.tokens[self._anchor : self._settled])
+        now = self.codec.decode(self.tokens[self._anchor :])
+        if now.startswith(before) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
+            self._extend(now[len(before) :])
+            self._anchor, self._settled = self._settled, len(self.tokens)
+        return self.stopped is not None
+
+    def piece(self) -> str:
+        """The text that is certain and was not shown yet."""
+        end = len(self._known) if self.stopped is not None else len(self._known) - self._held()
+        piece, self._shown = self._known[self._shown : end], max(self._shown, end)
+        return piece
+
+    def finish(self) -> str:
+        """The rest of the text, once no token follows."""
+        if self.stopped is None and (whole := self.codec.decode(self.tokens)).startswith(self._known):
+            self._extend(whole[len(self._known) :])
+        piece, self._shown = self._known[self._shown :], len(self._known)
+        return piece
+
+    @property
+    def text(self) -> str:
+        """Everything shown so far."""
+        return self._known[: self._shown]
+
+    def _extend(self, fresh: str) -> None:
+        longest = max(map(len, self.stops), default=0)
+        start = max(0, len(self._known) - longest + 1)
+        self._known += fresh
+        found = [(at, stop) for stop in self.stops if (at := self._known.find(stop, start)) >= 0]
+        if found:
+            at, self.stopped = min(found)
+            self._known = self._known[:at]
+
+    def _held(self) -> int:
+        """How many characters at the end may be the beginning of a stop string."""
+        return max(
+            (n for stop in self.stops for n in range(1, len(stop)) if self._known.endswith(stop[:n])),
+            default=0,
+        )

@@ -1,0 +1,116 @@
+"""The tree of guessed tokens: parents first, siblings in the order they were drawn. A chain is a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from decodery.words import Scheme, Tensor
+
+ROOT = -1
+"""The parent of the first level: the last committed token."""
+
+
+@dataclass
+class TokenTree:
+    """Guessed continuations of the committed text.
+
+    Attributes:
+        tokens, parents: one entry a node; a parent is an earlier node or ``ROOT``.
+        q: the law ``[V]`` each token was drawn from given its earlier siblings, or None for a certain node.
+        ghost: nodes that are not forwarded but still refused by the verifier. Deleting a *drawn* node instead would bias
+            the output; certain nodes may simply be left out.
+        scheme: how siblings were chosen.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    q: list[Tensor | None] = field(default_factory=list)
+    ghost: list[bool] = field(default_factory=list)
+    scheme: Scheme = Scheme.CERTAIN
+    depths: list[int] = field(default_factory=list)
+    """1 for the first level."""
+    _below: dict[int, list[int]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def chain(cls, tokens: Iterable[int]) -> TokenTree:
+        """A certain chain."""
+        tree, node = cls(), ROOT
+        for token in tokens:
+            node = tree.add(token, node)
+        return tree
+
+    @classmethod
+    def trie(cls, paths: Iterable[Sequence[int]], nodes: int) -> TokenTree:
+        """Certain paths, shared beginnings stored once, until ``nodes`` nodes are there; earlier paths go first."""
+        tree = cls()
+        child: dict[tuple[int, int], int] = {}
+        for path in paths:
+            node = ROOT
+            for token in path:
+                if (node, token) not in child:
+                    if len(tree) >= nodes:
+                        return tree
+                    child[node, token] = tree.add(token, node)
+                node = child[node, token]
+        return tree
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add(self, token: int, parent: int = ROOT, q: Tensor | None = None) -> int:
+        """Append a node and return its index. A repeated sibling can only be refused, so it becomes a ghost."""
+        if not ROOT <= parent < len(self):
+            raise ValueError(f"parent {parent} of node {len(self)} is not an earlier node")
+        repeated = any(self.tokens[i] == token for i in self.children(parent))
+        self._below.setdefault(parent, []).append(len(self))
+        self.depths.append(1 if parent == ROOT else self.depths[parent] + 1)
+        self.tokens.append(int(token))
+        self.parents.append(parent)
+        self.q.append(q)
+        self.ghost.append(repeated or (parent != ROOT and self.ghost[parent]))
+        return len(self) - 1
+
+    def children(self, node: int) -> list[int]:
+        """The node's children in drawing order, ghosts included."""
+        return self._below.get(node, [])
+
+    def path(self, node: int) -> list[int]:
+        """Nodes from the first level down to ``node``."""
+        path = []
+        while node != ROOT:
+            path.append(node)
+            node = self.parents[node]
+        return path[::-1]
+
+    def words(self, node: int) -> tuple[int, ...]:
+        """The tokens from the first level down to ``node``."""
+        return tuple(self.tokens[i] for i in self.path(node))
+
+    def live(self) -> list[int]:
+        """The nodes to forward: all but ghosts."""
+        return [i for i, ghost in enumerate(self.ghost) if not ghost]
+
+    def haunt(self, node: int) -> None:
+        """Make a node and all below it ghosts."""
+        self.ghost[node] = True
+        for i in range(node + 1, len(self)):
+            if self.parents[i] != ROOT and self.ghost[self.parents[i]]:
+                self.ghost[i] = True
+
+    def cut(self, nodes: int, depth: int) -> TokenTree:
+        """The first ``nodes`` nodes that lie within ``depth`` levels.
+
+        Exact for sampled trees as well: which nodes go depends on their place in the drawing order, never on the tokens
+        drawn.
+        """
+        tree = TokenTree(scheme=self.scheme)
+        place = {ROOT: ROOT}
+        for i, parent in enumerate(self.parents):
+            if len(tree) < nodes and parent in place and self.depths[i] <= depth:
+                place[i] = tree.add(self.tokens[i], place[parent], self.q[i])
+                tree.ghost[place[i]] = self.ghost[i]
+        return tree
+
+
+EMPTY = TokenTree()
