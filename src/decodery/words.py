@@ -170,7 +170,14 @@ class Model(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
-    def matcher_tokenizer(self) -> Any: ...
+    def matcher_tokenizer(self) -> Any:
+        """The vocabulary as llguidance reads it."""
+
+    def companion(self, spec: object) -> Model:
+        """Another model of the same vocabulary, loaded like this one; raises ``PartsClash`` where they differ."""
+
+    def default_layers(self) -> tuple[int, ...]:
+        """The layers of a quick draft by the model itself."""
 
 
 @dataclass
@@ -276,7 +283,7 @@ class Constraint(Part):
 class Search(Part):
     """Many candidates, one commit at the end. A program like the loop, run on the session's arena."""
 
-    def __call__(self, session: Session, laws: Laws, rng: Chooser, stop: Stop) -> Program:
+    def __call__(self, session: Session, laws: Laws, constrain: Constraint, rng: Chooser, stop: Stop) -> Program:
         raise NotImplementedError
 
 

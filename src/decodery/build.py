@@ -1,0 +1,80 @@
+"""Checks the chosen parts against each other and against what the model can do, and makes them ready."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from decodery.errors import DecoderyError, PartsClash
+from decodery.law import Laws
+from decodery.recipe import Recipe
+from decodery.registry import name_of
+from decodery.verify.greedy import Greedy
+from decodery.verify.residual import Residual
+from decodery.words import LOGITS, Constraint, Drafter, Model, Part, Search, Verifier, Want
+
+
+@dataclass(frozen=True)
+class Built:
+    """Parts that fit together and know their model."""
+
+    draft: Drafter
+    verify: Verifier
+    laws: Laws
+    constrain: Constraint
+    search: Search | None
+    want: Want
+    lossless: bool
+
+
+def build(recipe: Recipe, model: Model) -> Built:
+    """Bind a recipe to a model. Raises ``PartsClash`` naming the two that do not fit and why."""
+    greedy = not any(guide.samples for guide in recipe.guide)
+    verify = recipe.verify or (Greedy() if greedy else Residual())
+    check(dataclasses.replace(recipe, verify=verify), model)
+    try:
+        draft, verify, constrain = recipe.draft.bind(model), verify.bind(model), recipe.constrain.bind(model)
+        guides = tuple(guide.bind(model) for guide in recipe.guide)
+        search = recipe.search and recipe.search.bind(model)
+    except DecoderyError:
+        raise
+    except ValueError as error:
+        raise DecoderyError(str(error)) from error
+    parts: list[Part] = [draft, verify, constrain, *guides, *([search] if search else [])]
+    want = LOGITS
+    for part in parts:
+        want |= part.want
+    return Built(draft, verify, Laws(guides, greedy), constrain, search, want, all(part.lossless for part in parts))
+
+
+def check(recipe: Recipe, model: Model) -> None:
+    """Raise ``PartsClash`` unless the parts fit each other and the model."""
+    draft, verify, search = recipe.draft, recipe.verify, recipe.search
+    greedy = not any(guide.samples for guide in recipe.guide)
+    for part in (draft, *recipe.guide, recipe.constrain, *([verify] if verify else []), *([search] if search else [])):
+        if lacking := part.needs - model.can:
+            raise PartsClash(f"{_title(part)} needs a model with {_list(lacking)}, which this one does not offer (see doctor)")
+    if verify is not None:
+        if not draft.emits <= verify.accepts:
+            raise PartsClash(
+                f"{_title(draft)} draws siblings {_list(draft.emits - verify.accepts)}, for which {_title(verify)} is "
+                "not exact; use verify=residual"
+            )
+        if verify.greedy_only and not greedy:
+            sampler = next(guide for guide in recipe.guide if guide.samples)
+            raise PartsClash(f"{_title(verify)} is for greedy decoding, but {_title(sampler)} samples; use verify=residual")
+    if search is not None:
+        if name_of(draft)[1] != "none":
+            raise PartsClash(f"{_title(search)} explores without drafts, but {_title(draft)} was chosen; drop one")
+        if not greedy:
+            sampler = next(guide for guide in recipe.guide if guide.samples)
+            raise PartsClash(f"{_title(search)} maximises, but {_title(sampler)} samples; drop one")
+
+
+def _title(part: Part) -> str:
+    role, name = name_of(part)
+    return f"{role} part {name!r}" if role else name
+
+
+def _list(things: frozenset[object]) -> str:
+    return " and ".join(sorted(str(getattr(thing, "value", thing)) for thing in things))

@@ -1,0 +1,1 @@
+"""Constraints: one file each, and the walk of a constraint over a tree."""

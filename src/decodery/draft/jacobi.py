@@ -1,0 +1,38 @@
+"""Jacobi decoding: what the last pass said about positions not reached yet is the next guess."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decodery.law import Laws
+from decodery.model.session import Session
+from decodery.tree import TokenTree
+from decodery.words import Budget, Chooser, Drafter, Step
+
+
+@dataclass
+class Jacobi(Drafter):
+    """Keeps a window of ``window`` guesses and replaces each by the model's likeliest token after the guesses before it.
+
+    The window starts with repetitions of the last token; guesses that the window lacks are filled the same way.
+    """
+
+    paper = "Accelerating Transformer Inference for Translation via Parallel Decoding (Santilli et al. 2023), algorithm 1"
+    window: int = 4
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"jacobi needs window >= 1, not {self.window}")
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self._guesses: list[int] = []
+
+    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+        guesses = (self._guesses + [session.tokens[-1]] * self.window)[: self.window]
+        return TokenTree.chain(guesses[: min(budget.nodes, budget.depth)])
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        # Row i speaks about the position after node i - 1; the committed tokens took the first ones.
+        reached = len(step.tokens)
+        live = step.tree.live()
+        self._guesses = step.rows.logits[reached : len(live) + 1].argmax(-1).tolist()

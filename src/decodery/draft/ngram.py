@@ -1,0 +1,55 @@
+"""Prompt lookup: what followed the last words before, follows again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decodery.law import Laws
+from decodery.model.session import Session
+from decodery.tree import TokenTree
+from decodery.words import Budget, Chooser, Drafter
+
+
+@dataclass
+class NGram(Drafter):
+    """Copies what followed earlier occurrences of the last tokens, in the prompt or the answer; longest match first.
+
+    ``max``, ``min``: lengths of the suffix looked up. ``length``: tokens copied from an occurrence. ``width``: how many
+    different occurrences become branches of one tree, the latest first.
+    """
+
+    paper = "Prompt Lookup Decoding (Saxena 2023); Inference with Reference (Yang et al. 2023)"
+    max: int = 4
+    min: int = 1
+    length: int = 10
+    width: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.max or self.length < 1 or self.width < 1:
+            raise ValueError(f"ngram needs 1 <= min <= max, length >= 1 and width >= 1, not {self}")
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self._ends: dict[tuple[int, ...], list[int]] = {}
+        self._indexed = 0
+
+    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+        tokens = session.tokens
+        self._index(tokens)
+        paths: list[list[int]] = []
+        for n in range(min(self.max, len(tokens) - 1), self.min - 1, -1):
+            for end in reversed(self._ends.get(tuple(tokens[-n:]), [])):
+                path = tokens[end : end + min(self.length, budget.depth)]
+                if path and path not in paths:
+                    paths.append(path)
+                if len(paths) == self.width:
+                    return TokenTree.trie(paths, budget.nodes)
+        return TokenTree.trie(paths, budget.nodes)
+
+    def _index(self, tokens: list[int]) -> None:
+        """Book where each n-gram ended; those that end with the text have no continuation yet and wait."""
+        if self._indexed >= len(tokens):  # the text was taken back
+            self._ends, self._indexed = {}, 0
+        for end in range(max(self._indexed, 1), len(tokens)):
+            for n in range(self.min, min(self.max, end) + 1):
+                self._ends.setdefault(tuple(tokens[end - n : end]), []).append(end)
+        self._indexed = len(tokens)

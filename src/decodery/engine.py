@@ -1,0 +1,240 @@
+"""``decode`` and ``stream``: a model, a prompt, and how tokens are to be chosen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, NamedTuple, overload
+
+from decodery.build import Built, build
+from decodery.chooser import Seeded
+from decodery.errors import BadPrompt, DecoderyError
+from decodery.loop import speculate, together
+from decodery.model.model import Model
+from decodery.model.session import Session
+from decodery.recipe import Recipe, Spec
+from decodery.stats import Stats
+from decodery.stop import Stop
+from decodery.text import TextStream
+from decodery.words import Candidate, Program, Step
+
+
+class Chosen(NamedTuple):
+    """A token's log-probability (nats, the model's own law before any guide) and the likeliest alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass
+class Output:
+    """An answer.
+
+    ``tokens`` ends with the token that ended it, ``text`` before any stop string. ``finish_reason``: see ``Stop``.
+    ``logprobs`` is filled on request; ``candidates`` by searches.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: str = ""
+    stats: Stats = field(default_factory=Stats)
+    logprobs: list[Chosen] | None = None
+    candidates: list[Candidate] = field(default_factory=list)
+
+
+class Piece(NamedTuple):
+    """What one step added to an answer: text that is final, and the step behind it."""
+
+    text: str
+    step: Step
+    answer: int = 0
+    """Which of several answers this belongs to."""
+
+
+class Stream(Iterator[Piece]):
+    """Iterate for pieces of text as they come; ``outputs`` is complete afterwards, ``output`` is its first."""
+
+    def __init__(self, model: Model, sessions: Sequence[Session], recipe: Recipe, request: Request) -> None:
+        self.outputs = [Output() for _ in sessions]
+        self._started = perf_counter()
+        self._model, self._sessions, self._request = model, sessions, request
+        self._built = build(recipe, model)
+        self._stops = [self._stop() for _ in sessions]
+        self._pieces = self._run()
+
+    @property
+    def output(self) -> Output:
+        """The first answer."""
+        return self.outputs[0]
+
+    def __next__(self) -> Piece:
+        return next(self._pieces)
+
+    def finish(self) -> list[Output]:
+        """Run to the end."""
+        for _ in self:
+            pass
+        return self.outputs
+
+    def _run(self) -> Iterator[Piece]:
+        for output, session in zip(self.outputs, self._sessions, strict=True):
+            output.stats.prompt_tokens, output.stats.cached_tokens = len(session.tokens), session.cached
+            output.stats.lossless = self._built.lossless
+            if self._request.logprobs is not None:
+                output.logprobs = []
+        for answer, step in together(self._programs()):
+            output, stop = self.outputs[answer], self._stops[answer]
+            output.stats.add(step)
+            output.stats.seconds = perf_counter() - self._started
+            output.stats.first = output.stats.first or output.stats.seconds
+            output.tokens += step.tokens
+            output.candidates = step.candidates or output.candidates
+            if output.logprobs is not None:
+                output.logprobs += logprobs(step, self._request.logprobs or 0)
+            if stop.text is not None:
+                yield Piece(stop.text.piece(), step, answer)
+        for answer, (output, stop) in enumerate(zip(self.outputs, self._stops, strict=True)):
+            output.finish_reason = stop.reason or ""
+            if stop.text is not None:
+                rest = stop.text.finish()
+                output.text = stop.text.text
+                if rest:
+                    yield Piece(rest, step, answer)
+
+    def _programs(self) -> Iterator[Program]:
+        built: Built = self._built
+        companions = {name: c for guide in built.laws.guides for name, c in guide.companions().items()}
+        for i, (session, stop) in enumerate(zip(self._sessions, self._stops, strict=True)):
+            session.accompany(companions)
+            rng = Seeded(*([] if self._request.seed is None else [self._request.seed, i]))
+            if built.search is not None:
+                yield built.search(session, built.laws, built.constrain, rng, stop)
+            else:
+                draft = copy.copy(built.draft)
+                yield speculate(session, draft, built.verify, built.laws, built.constrain, rng, stop, built.want)
+
+    def _stop(self) -> Stop:
+        request = self._request
+        return Stop(
+            eos=frozenset() if request.ignore_eos else self._model.eos,
+            max_new_tokens=request.max_new_tokens,
+            context=self._model.context,
+            time_limit=request.time_limit,
+            text=TextStream(self._model.text, request.stop),
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """When to stop and what to report; the other half of a call beside the recipe."""
+
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    time_limit: float | None = None
+    ignore_eos: bool = False
+    seed: int | None = None
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise DecoderyError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise DecoderyError(f"stop strings must be non-empty texts, not {list(self.stop)!r}")
+
+
+def stream(
+    model: Model,
+    prompt: Any,
+    *,
+    draft: Spec = "none",
+    verify: Spec | None = None,
+    guide: Spec | Sequence[Spec] = (),
+    constrain: Spec = "none",
+    search: Spec | None = None,
+    recipe: Recipe | None = None,
+    max_new_tokens: int = 256,
+    stop: str | Sequence[str] = (),
+    time_limit: float | None = None,
+    ignore_eos: bool = False,
+    seed: int | None = None,
+    n: int = 1,
+    logprobs: int | None = None,
+    session: Session | None = None,
+) -> Stream:
+    """Decode step by step; see ``decode`` for the arguments. Iterate over pieces of text, then read ``output``."""
+    recipe = recipe or Recipe.of(draft, verify, guide, constrain, search)
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    request = Request(max_new_tokens, stops, time_limit, ignore_eos, seed, logprobs)
+    return Stream(model, _sessions(model, prompt, session, n, recipe), recipe, request)
+
+
+@overload
+def decode(model: Model, prompt: str, *, n: None = None, **options: Any) -> Output: ...
+@overload
+def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Any) -> Any: ...
+def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Any) -> Any:
+    """Decode a prompt, or several at once.
+
+    Args:
+        model: from ``decodery.load``.
+        prompt: a text (used as it is), messages (through the chat template), token ids, or a list of any of these.
+        draft, verify, guide, constrain, search: parts by name, spec or instance; or all of them as ``recipe``.
+            Greedy unless a guide samples (``guide="temperature:0.7"``).
+        max_new_tokens, stop, time_limit (seconds), ignore_eos: when to stop.
+        seed: makes a run repeatable; each of several answers has its own randomness.
+        n: this many answers to one prompt, sharing its cache.
+        logprobs: also report each token's log-probability and that many alternatives.
+        session: from ``model.session()``; keeps the cache between calls, so a chat does not compute its past again.
+
+    Returns:
+        ``Output``; a list of them for a list of prompts or a given ``n``.
+    """
+    outputs = stream(model, prompt, n=n or 1, **options).finish()
+    return outputs[0] if n is None and not is_batch(prompt) else outputs
+
+
+def is_batch(prompt: Any) -> bool:
+    """Whether this is a list of prompts rather than one prompt."""
+    return isinstance(prompt, (list, tuple)) and bool(prompt) and not isinstance(prompt[0], (int, dict))
+
+
+def logprobs(step: Step, top: int) -> list[Chosen]:
+    """The committed tokens of a step under the model's own law, with the ``top`` likeliest alternatives."""
+    rows = [0, *(row for i in step.verdict.path if (row := step.rows.at(i)) is not None)][: len(step.tokens)]
+    if len(rows) < len(step.tokens):
+        return []
+    logs = step.rows.logits[rows].log_softmax(-1)
+    best = logs.topk(top) if top else None
+    return [
+        Chosen(
+            token,
+            float(logs[i, token]),
+            tuple(zip(best.indices[i].tolist(), best.values[i].tolist(), strict=True)) if best else (),
+        )
+        for i, token in enumerate(step.tokens)
+    ]
+
+
+def _sessions(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> list[Session]:
+    if is_batch(prompt):
+        if session is not None or n != 1:
+            raise BadPrompt("session= and n= go with one prompt, not with a list of them")
+        return model.sessions([model.tokens(one) for one in prompt])
+    tokens = model.tokens(prompt)
+    if session is None:
+        session = model.session(tokens)
+    else:
+        session.restart(tokens)
+    if n == 1:
+        return [session]
+    if n < 1:
+        raise BadPrompt(f"n must be at least 1, not {n}")
+    if not any(guide.samples for guide in recipe.guide):
+        raise DecoderyError(f"n={n} answers of a greedy decoding would be equal; add a guide that samples, e.g. temperature")
+    session.prefill()
+    return [session.fork() for _ in range(n)]
+
+

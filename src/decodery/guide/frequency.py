@@ -1,0 +1,43 @@
+"""Frequency penalty."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from decodery.words import Guide, Rows, Tensor
+
+
+@dataclass
+class Frequency(Guide):
+    """Takes ``penalty`` (in logits) off each token for every time it stands in the answer; the prompt does not count.
+
+    As OpenAI defines it, where -2 to 2 is allowed. Below 0 it favours them.
+    """
+
+    penalty: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.penalty):
+            raise ValueError(f"frequency needs a finite penalty, e.g. 0.5, not {self.penalty}")
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        vocab = logits.shape[-1]
+        common = Counter(token for token in rows.context[rows.prompt :] if token < vocab)
+        own = {
+            (row, token): common[token] + times
+            for row, path in enumerate(rows.paths)
+            for token, times in Counter(path).items()
+            if token < vocab
+        }
+        # One subtraction of the whole count, so that a drafted token costs to the last bit what a committed one costs.
+        at = torch.tensor(list(own), dtype=torch.long).reshape(-1, 2).unbind(1)
+        left = logits[at] - self.penalty * logits.new_tensor(list(own.values()))
+        logits[:, torch.tensor(list(common), dtype=torch.long)] -= self.penalty * logits.new_tensor(
+            list(common.values())
+        )
+        logits[at] = left
+        return logits

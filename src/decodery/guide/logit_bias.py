@@ -1,0 +1,47 @@
+"""Logit bias."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from decodery.words import Guide, Model, Rows, Tensor
+
+
+@dataclass
+class LogitBias(Guide):
+    """Adds ``bias[token]`` (in logits) to the tokens named, by id or by text; ``-inf`` forbids a token.
+
+    A text must be one token of the model, its leading space included, and a text of digits is a text. Several names of one
+    token add up. ``bind`` raises ``ValueError`` where a text is several tokens or an id is not in the vocabulary.
+    """
+
+    bias: dict[int | str, float]
+
+    def __post_init__(self) -> None:
+        for key, value in self.bias.items():
+            if not value < math.inf:
+                raise ValueError(f"logit-bias for {key!r} must be a number or -inf, not {value}")
+
+    def bind(self, model: Model) -> Self:
+        self._bias: dict[int, float] = {}
+        for key, value in self.bias.items():
+            token = _single(key, model) if isinstance(key, str) else key
+            if not 0 <= token < model.vocab:
+                raise ValueError(f"logit-bias: token {token} is outside the vocabulary, 0 to {model.vocab - 1}")
+            self._bias[token] = self._bias.get(token, 0.0) + value
+        return self
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        logits[:, list(self._bias)] += logits.new_tensor(list(self._bias.values()))
+        return logits
+
+
+def _single(text: str, model: Model) -> int:
+    tokens = model.encode(text)
+    if len(tokens) != 1:
+        raise ValueError(
+            f"logit-bias: {text!r} is {len(tokens)} tokens of this model, {tokens}; name single tokens or ids"
+        )
+    return tokens[0]

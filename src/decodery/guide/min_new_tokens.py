@@ -1,0 +1,32 @@
+"""Least length of an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from decodery.words import Guide, Model, Rows, Tensor
+
+
+@dataclass
+class MinNewTokens(Guide):
+    """Forbids the end of sequence until the answer has ``n`` tokens; stop strings and limits still end it."""
+
+    n: int = 16
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError(f"min-new-tokens needs n >= 0, not {self.n}")
+
+    def bind(self, model: Model) -> Self:
+        self._eos = sorted(model.eos)
+        return self
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        committed = len(rows.context) - rows.prompt
+        early = [row for row, path in enumerate(rows.paths) if committed + len(path) < self.n]
+        for eos in self._eos:
+            logits[early, eos] = -torch.inf
+        return logits

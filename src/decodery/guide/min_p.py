@@ -1,0 +1,28 @@
+"""Min-p."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from decodery.words import Guide, Rows, Tensor
+
+
+@dataclass
+class MinP(Guide):
+    """Keeps the tokens at least ``p`` times as likely as the likeliest one; ``p`` lies in [0, 1], 0 keeps all."""
+
+    paper = "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs (Nguyen et al. 2024)"
+    samples = True
+    p: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"min-p needs 0 <= p <= 1, not {self.p}")
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        if self.p == 0:
+            return logits
+        return logits.masked_fill_(logits < logits.amax(-1, keepdim=True) + math.log(self.p), -torch.inf)

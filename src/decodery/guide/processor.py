@@ -1,0 +1,35 @@
+"""Any logits processor of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from decodery.words import Guide, Rows, Tensor
+
+
+@dataclass
+class Processor(Guide):
+    """Calls a transformers ``LogitsProcessor`` or ``LogitsProcessorList``, row by row.
+
+    It gets ``input_ids [1, length]``, prompt included, and ``scores [1, V]``. It must answer by these alone: one that
+    remembers earlier calls would remember refused drafts too. Naming a temperature beside it makes tokens be drawn.
+    """
+
+    processor: object
+
+    def __post_init__(self) -> None:
+        if not callable(self.processor):
+            raise ValueError(
+                f"processor needs a LogitsProcessor, called with (input_ids, scores), not {self.processor!r}"
+            )
+        self._process: Callable[[Tensor, Tensor], Tensor] = self.processor
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        context = torch.tensor(rows.context, dtype=torch.long, device=logits.device)
+        for row, path in enumerate(rows.paths):
+            words = torch.cat([context, context.new_tensor(path)])
+            logits[row] = self._process(words[None], logits[row : row + 1])[0]
+        return logits

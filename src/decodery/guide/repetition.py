@@ -1,0 +1,30 @@
+"""Repetition penalty."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from decodery.guide.presence import places
+from decodery.words import Guide, Rows, Tensor
+
+
+@dataclass
+class Repetition(Guide):
+    """Divides the positive logits of all tokens of prompt and answer by ``penalty`` and multiplies the negative ones.
+
+    Above 1 discourages repetition, below 1 invites it.
+    """
+
+    paper = "CTRL: A Conditional Transformer Language Model for Controllable Generation (Keskar et al. 2019)"
+    penalty: float = 1.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.penalty < math.inf:
+            raise ValueError(f"repetition needs a penalty above 0 (1 changes nothing), not {self.penalty}")
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        for seen in places(rows, 0):
+            old = logits[seen]
+            logits[seen] = (old * self.penalty).where(old < 0, old / self.penalty)
+        return logits

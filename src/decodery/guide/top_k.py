@@ -1,0 +1,26 @@
+"""Top-k."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from decodery.words import Guide, Rows, Tensor
+
+
+@dataclass
+class TopK(Guide):
+    """Keeps the ``k`` likeliest tokens, and those tied with the last of them."""
+
+    paper = "Hierarchical Neural Story Generation (Fan et al. 2018)"
+    samples = True
+    k: int = 50
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"top-k needs k >= 1, not {self.k}; leave the guide out to keep all tokens")
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        least = logits.topk(min(self.k, logits.shape[-1])).values[:, -1:]
+        return logits.masked_fill_(logits < least, -torch.inf)

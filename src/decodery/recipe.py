@@ -1,0 +1,204 @@
+"""A recipe: which parts decode, as text, as a dictionary, or as objects; the three say the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from decodery.errors import DecoderyError, UnknownPart
+from decodery.registry import ROLES, find, name_of
+from decodery.words import Constraint, Drafter, Guide, Part, Search, Verifier
+
+Spec = str | Mapping[str, Any] | Part
+"""``"ngram:max=4,width=3"``, ``{"ngram": {"max": 4, "width": 3}}`` or ``NGram(max=4, width=3)``."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The chosen parts. ``verify`` None: the fast path for greedy laws, else the residual rule."""
+
+    draft: Drafter
+    verify: Verifier | None
+    guide: tuple[Guide, ...]
+    constrain: Constraint
+    search: Search | None
+
+    @classmethod
+    def of(
+        cls,
+        draft: Spec = "none",
+        verify: Spec | None = None,
+        guide: Spec | Sequence[Spec] = (),
+        constrain: Spec = "none",
+        search: Spec | None = None,
+    ) -> Recipe:
+        """Parts from specs."""
+        guides = [guide] if isinstance(guide, (str, Mapping, Part)) else guide
+        return cls(
+            typing.cast(Drafter, part("draft", draft)),
+            None if verify is None else typing.cast(Verifier, part("verify", verify)),
+            tuple(typing.cast(Guide, part("guide", g)) for g in guides),
+            typing.cast(Constraint, part("constrain", constrain)),
+            None if search is None else typing.cast(Search, part("search", search)),
+        )
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> Recipe:
+        """The inverse of ``to_dict``; unknown entries are errors."""
+        if unknown := entries.keys() - {field.name for field in dataclasses.fields(cls)}:
+            raise DecoderyError(f"a recipe has no entry {sorted(unknown)[0]!r}; entries: {', '.join(ROLES)}")
+        return cls.of(**{role: spec for role, spec in entries.items() if spec is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON or YAML; what is left at its default is left out."""
+        chosen: dict[str, Any] = {
+            "draft": describe(self.draft),
+            "verify": None if self.verify is None else describe(self.verify),
+            "guide": [describe(guide) for guide in self.guide],
+            "constrain": describe(self.constrain),
+            "search": None if self.search is None else describe(self.search),
+        }
+        return {role: spec for role, spec in chosen.items() if spec not in (None, [], "none")}
+
+    @classmethod
+    def from_text(cls, text: str) -> Recipe:
+        """A recipe in YAML or JSON."""
+        try:
+            entries = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise DecoderyError(f"the recipe is not YAML or JSON: {error}") from error
+        if not isinstance(entries, dict):
+            raise DecoderyError(f"a recipe is a mapping such as 'draft: ngram', not {type(entries).__name__}")
+        return cls.from_dict(entries)
+
+    def to_text(self) -> str:
+        """The recipe in YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def part(role: str, spec: Spec) -> Part:
+    """A part of this role from its spec. Raises ``UnknownPart`` or ``DecoderyError`` naming what is wrong."""
+    if isinstance(spec, Part):
+        return spec
+    name, parameters = parse(spec) if isinstance(spec, str) else _single(role, spec)
+    kind = find(role, name).part
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    hints = typing.get_type_hints(kind)
+    if "" in parameters:  # "temperature:0.7" means the first parameter
+        parameters[next(iter(fields), "")] = parameters.pop("")
+    if unknown := parameters.keys() - fields.keys():
+        has = f"it has {', '.join(fields)}" if fields else "it has none"
+        raise UnknownPart(f"{role} part {name!r} has no parameter {sorted(unknown)[0]!r}; {has}")
+    values = {key: _coerce(value, hints[key], f"{name}:{key}") for key, value in parameters.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise DecoderyError(f"{role} part {name!r}: {error}") from error
+
+
+def describe(part: Part) -> str | dict[str, dict[str, Any]]:
+    """The spec of a part: its name, and the parameters that differ from their defaults."""
+    _, name = name_of(part)
+    changed = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if field.init and value != _default(field):
+            changed[field.name] = list(value) if isinstance(value, tuple) else value
+    return {name: changed} if changed else name
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """``"name:key=value,key=value"`` -> name and values; lists in brackets, ``a-b`` in a list is a range of integers.
+
+    A single value without a key is booked under "", the first parameter.
+    """
+    name, _, rest = spec.strip().partition(":")
+    parameters: dict[str, Any] = {}
+    for item in _split(rest):
+        key, equals, value = item.partition("=")
+        if not equals:
+            key, value = "", item
+        if key.strip() in parameters:
+            raise DecoderyError(f"{spec!r} gives {key.strip() or 'the first parameter'} twice")
+        parameters[key.strip()] = _value(value.strip())
+    return name.strip(), parameters
+
+
+def _split(text: str) -> list[str]:
+    """Split at commas outside brackets and braces."""
+    items, depth, start = [], 0, 0
+    for i, char in enumerate(text):
+        depth += (char in "[{(") - (char in "]})")
+        if char == "," and depth == 0:
+            items.append(text[start:i])
+            start = i + 1
+    return [item for item in [*items, text[start:]] if item.strip()]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    if text.startswith("[") and text.endswith("]"):
+        values: list[Any] = []
+        for item in _split(text[1:-1]):
+            low, dash, high = item.strip().partition("-")
+            if dash and low.isdigit() and high.isdigit():
+                values += range(int(low), int(high) + 1)
+            else:
+                values.append(_value(item.strip()))
+        return values
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as the annotated type, or an error that names the parameter."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in (Any, object):
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return None if option is type(None) and value is None else _coerce(value, option, where)
+            except DecoderyError:
+                continue
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_coerce(item, arguments[0], where) for item in value)
+    elif origin is dict and isinstance(value, Mapping):
+        return {_coerce(_key(k), arguments[0], where): _coerce(v, arguments[1], where) for k, v in value.items()}
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    elif hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    name = getattr(hint, "__name__", str(hint))
+    raise DecoderyError(f"{where} must be {name if not arguments else hint}, not {value!r}")
+
+
+def _key(key: Any) -> Any:
+    """JSON writes integer keys as text."""
+    return int(key) if isinstance(key, str) and key.lstrip("-").isdigit() else key
+
+
+def _single(role: str, spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if len(spec) != 1:
+        raise DecoderyError(f"a {role} entry names one part, such as {{'name': {{...}}}}, not {dict(spec)!r}")
+    ((name, parameters),) = spec.items()
+    if parameters is not None and not isinstance(parameters, Mapping):
+        parameters = {"": parameters}
+    return str(name), dict(parameters or {})
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

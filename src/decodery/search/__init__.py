@@ -1,0 +1,1 @@
+"""Search programs: one file each."""

@@ -1,0 +1,44 @@
+"""The residual rule, exact for every way of drawing siblings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from decodery.law import Law
+from decodery.tree import TokenTree
+from decodery.verify.walk import Child, descend
+from decodery.words import Chooser, Rows, Verdict, Verifier
+
+
+@dataclass
+class Residual(Verifier):
+    """Offers children in the order they were drawn; each refusal takes its law out of p.
+
+    With one chain this is speculative sampling (theorem 1), with i.i.d. siblings multi-round verification (SpecInfer),
+    with distinct siblings recursive rejection sampling (RSD). Where all children are certain the rule is the same as
+    drawing from p and following the child that matches, which costs one random number a token, as plain decoding does.
+    """
+
+    paper = "Accelerating Large Language Model Decoding with Speculative Sampling (Chen et al. 2023)"
+
+    def __call__(self, tree: TokenTree, p: Law, rows: Rows, rng: Chooser) -> Verdict:
+        def choose(p: Law, row: int, children: Sequence[Child]) -> Child | int | None:
+            left = p.row(row)
+            if left is None:
+                return None
+            if all(child.q is None for child in children):
+                token = rng.pick(left)
+                return next((child for child in children if child.token == token), token)
+            for child in children:
+                q = 1.0 if child.q is None else float(child.q[child.token])
+                if (chance := float(left[child.token])) > 0 and rng.flip(min(1.0, chance / q)):
+                    return child
+                rest = left.clone() if child.q is None else (left - child.q.to(left)).clamp_(min=0.0)
+                if child.q is None:
+                    rest[child.token] = 0.0
+                if (mass := float(rest.sum())) > 0:  # else p and q agree up to rounding, and p is as good
+                    left = rest / mass
+            return rng.pick(left)
+
+        return descend(tree, p, rows, choose)

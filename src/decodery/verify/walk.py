@@ -1,0 +1,37 @@
+"""Walking down a tree, one choice a node: what most verifiers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from decodery.law import Law
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Rows, Tensor, Verdict
+
+
+class Child(NamedTuple):
+    """A candidate next token: its node, its token, and the law it was drawn from (None: certain)."""
+
+    node: int
+    token: int
+    q: Tensor | None
+
+
+Choice = Callable[[Law, int, Sequence[Child]], "Child | int | None"]
+"""(p, row, children) -> the accepted child, or another token instead, or None where the row is dead."""
+
+
+def descend(tree: TokenTree, p: Law, rows: Rows, choose: Choice) -> Verdict:
+    """Follow accepted children from the root; stop at the first token that is no child.
+
+    A dead row (nothing allowed) ends the verdict with no extra token.
+    """
+    path: list[int] = []
+    node = ROOT
+    while (row := rows.at(node)) is not None:
+        choice = choose(p, row, [Child(i, tree.tokens[i], tree.q[i]) for i in tree.children(node)])
+        if not isinstance(choice, Child):
+            return Verdict(tuple(path), () if choice is None else (choice,))
+        path.append(node := choice.node)
+    raise ValueError(f"node {node} is a ghost and cannot be accepted")
