@@ -1,8 +1,8 @@
 """Decodery: one decoding engine for generative sequence models. You choose how tokens are chosen.
 
-    import decodery
-    model = decodery.load("smollm2")
-    print(decodery.decode(model, "The capital of France is", draft="recycling").text)
+import decodery
+model = decodery.load("smollm2")
+print(decodery.decode(model, "The capital of France is", draft="recycling").text)
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def check(recipe: Recipe, model: Model) -> None:
     greedy = not any(guide.samples for guide in recipe.guide)
     for part in (draft, *recipe.guide, recipe.constrain, *([verify] if verify else []), *([search] if search else [])):
         if lacking := part.needs - model.can:
-            raise PartsClash(f"{_title(part)} needs a model with {_list(lacking)}, which this one does not offer (see doctor)")
+            raise PartsClash(
+                f"{_title(part)} needs a model with {_list(lacking)}, which this one does not offer (see doctor)"
+            )
     if verify is not None:
         if not draft.emits <= verify.accepts:
             raise PartsClash(
@@ -62,7 +64,9 @@ def check(recipe: Recipe, model: Model) -> None:
             )
         if verify.greedy_only and not greedy:
             sampler = next(guide for guide in recipe.guide if guide.samples)
-            raise PartsClash(f"{_title(verify)} is for greedy decoding, but {_title(sampler)} samples; use verify=residual")
+            raise PartsClash(
+                f"{_title(verify)} is for greedy decoding, but {_title(sampler)} samples; use verify=residual"
+            )
     if search is not None:
         if name_of(draft)[1] != "none":
             raise PartsClash(f"{_title(search)} explores without drafts, but {_title(draft)} was chosen; drop one")

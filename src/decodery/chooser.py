@@ -26,7 +26,9 @@ class Seeded:
 
     def pick(self, p: Tensor) -> int:
         mass = np.cumsum(p.detach().cpu().numpy(), dtype=np.float64)
-        return int(np.searchsorted(mass, min(self._random.random() * mass[-1], np.nextafter(mass[-1], 0)), side="right"))
+        return int(
+            np.searchsorted(mass, min(self._random.random() * mass[-1], np.nextafter(mass[-1], 0)), side="right")
+        )
 
     def flip(self, a: float) -> bool:
         return bool(self._random.random() < a)

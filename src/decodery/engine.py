@@ -233,8 +233,8 @@ def _sessions(model: Model, prompt: Any, session: Session | None, n: int, recipe
     if n < 1:
         raise BadPrompt(f"n must be at least 1, not {n}")
     if not any(guide.samples for guide in recipe.guide):
-        raise DecoderyError(f"n={n} answers of a greedy decoding would be equal; add a guide that samples, e.g. temperature")
+        raise DecoderyError(
+            f"n={n} answers of a greedy decoding would be equal; add a guide that samples, e.g. temperature"
+        )
     session.prefill()
     return [session.fork() for _ in range(n)]
-
-

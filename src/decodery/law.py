@@ -27,7 +27,9 @@ class Law:
     def best(self) -> list[int | None]:
         """The likeliest token of each row, the lowest id on ties; None for a dead row."""
         value, token = self.logits.max(-1)
-        return [None if v == -torch.inf else t for v, t in zip(self._sound(value).tolist(), token.tolist(), strict=True)]
+        return [
+            None if v == -torch.inf else t for v, t in zip(self._sound(value).tolist(), token.tolist(), strict=True)
+        ]
 
     def row(self, row: int) -> Tensor | None:
         """Probabilities ``[V]`` of one row, fresh memory; None for a dead row."""

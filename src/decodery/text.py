@@ -28,16 +28,19 @@ class Text:
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a conversation through the model's chat template, ready for the assistant's answer."""
         if self.tokenizer.chat_template is None:
-            raise BadPrompt("this model's tokenizer has no chat template: pass the prompt as a string instead of messages")
+            raise BadPrompt(
+                "this model's tokenizer has no chat template: pass the prompt as a string instead of messages"
+            )
         for message in messages:
             if not {"role", "content"} <= message.keys():
                 raise BadPrompt(f"a message needs 'role' and 'content', this one has {sorted(message)}")
-        encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+        conversation = [dict(message) for message in messages]
+        encoded: Any = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of an answer, special tokens left out."""
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         if not isinstance(text, str):
             raise BadModel(f"the tokenizer decoded to {type(text).__name__}, not to text")
         return text

@@ -162,9 +162,14 @@ class Chooser(Protocol):
 class Model(Protocol):
     """What a part may ask of the loaded model when it is bound to it."""
 
-    eos: frozenset[int]
-    vocab: int
-    can: frozenset[Cap]
+    @property
+    def eos(self) -> frozenset[int]: ...
+
+    @property
+    def vocab(self) -> int: ...
+
+    @property
+    def can(self) -> frozenset[Cap]: ...
 
     def session(self, tokens: Sequence[int] = ()) -> Session: ...
 
@@ -190,6 +195,8 @@ class Part:
 
     paper: ClassVar[str] = ""
     lossless: ClassVar[bool] = True
+    specimens: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    """Parameters under which the law suite examines the part on a toy model of the tokens a, b and c."""
     needs: ClassVar[frozenset[Cap]] = frozenset()
     want: ClassVar[Want] = LOGITS
 

@@ -14,6 +14,7 @@ from decodery.constrain.matcher import MatcherConstraint
 class Choice(MatcherConstraint):
     """The whole answer is exactly one of ``options``, over any tokenisation."""
 
+    specimens = ({"options": ("ab", "abc", "ca")},)
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ class Regex(MatcherConstraint):
     ``pattern``: the syntax of Rust's regex crate; look-around and back-references are not regular and are refused.
     """
 
+    specimens = ({"pattern": "(a|bc|ca)*"},)
     pattern: str = ""
 
     def __post_init__(self) -> None:

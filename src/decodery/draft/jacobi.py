@@ -17,7 +17,10 @@ class Jacobi(Drafter):
     The window starts with repetitions of the last token; guesses that the window lacks are filled the same way.
     """
 
-    paper = "Accelerating Transformer Inference for Translation via Parallel Decoding (Santilli et al. 2023), algorithm 1"
+    paper = (
+        "Accelerating Transformer Inference for Translation via Parallel Decoding (Santilli et al. 2023), algorithm 1"
+    )
+    specimens = ({"window": 2},)
     window: int = 4
 
     def __post_init__(self) -> None:

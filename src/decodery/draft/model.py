@@ -24,6 +24,7 @@ class ModelDraft(Drafter):
 
     paper = "Fast Inference from Transformers via Speculative Decoding (Leviathan et al. 2023); Draft & Verify (Zhang et al.)"
     emits = frozenset({Scheme.CERTAIN, Scheme.DISTINCT})
+    specimens = ({"length": 2}, {"length": 2, "width": 2}, {"path": "toy", "length": 2}, {"path": "toy", "width": 2, "length": 1})
     path: object = ""
     length: int = 3
     width: int = 1
@@ -35,7 +36,9 @@ class ModelDraft(Drafter):
 
     def bind(self, model: Model) -> Self:
         if not self.path and Cap.LAYERS not in model.can:
-            raise PartsClash("draft part 'model' runs the target through fewer layers, which this model does not offer: give path=")
+            raise PartsClash(
+                "draft part 'model' runs the target through fewer layers, which this model does not offer: give path="
+            )
         self._model = model.companion(self.path) if self.path else None
         self._layers = self.layers or model.default_layers()
         return self

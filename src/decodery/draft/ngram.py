@@ -19,6 +19,7 @@ class NGram(Drafter):
     """
 
     paper = "Prompt Lookup Decoding (Saxena 2023); Inference with Reference (Yang et al. 2023)"
+    specimens = ({"min": 1, "length": 2}, {"min": 1, "length": 2, "width": 2})
     max: int = 4
     min: int = 1
     length: int = 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from decodery.errors import UnknownPart
 from decodery.law import Laws
@@ -15,7 +16,7 @@ Template = tuple[tuple[int, ...], ...]
 """Rank paths, parents first: (0, 2) is the third guess after the first guess."""
 
 
-def _template(*levels: dict[tuple[int, ...], int]) -> Template:
+def _template(*levels: dict[Any, int]) -> Template:
     """Rank paths from how many children each path has, level by level."""
     return tuple((*path, rank) for level in levels for path, children in level.items() for rank in range(children))
 
@@ -70,7 +71,7 @@ class Recycling(Drafter):
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tree = TokenTree()
-        at = {(): (ROOT, session.tokens[-1])}
+        at: dict[tuple[int, ...], tuple[int, int]] = {(): (ROOT, session.tokens[-1])}
         for path in TEMPLATES[self.template]:
             if path[:-1] not in at or len(path) > budget.depth or len(tree) >= budget.nodes:
                 continue

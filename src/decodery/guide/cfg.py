@@ -14,11 +14,11 @@ from decodery.words import Companion, Guide, Model, Rows, Tensor
 
 @dataclass
 class ClassifierFree(Guide):
-    """Moves the law away from what the model would say after the prompt ``negative``, ``scale`` times as far.
+    """Moves the law away from what the model would say after the prompt ``negative``.
 
-    ``log n + scale * (log p - log n)``, with n the law after ``negative`` and the same answer: 1 changes nothing, above 1
-    follows the prompt more closely, 0 is n itself. An empty ``negative`` stands for the end-of-sequence token, which is to
-    say for no prompt. Each pass computes every row twice.
+    ``log n + scale * (log p - log n)``, with n the law after ``negative`` and the same answer: scale 1 changes nothing,
+    above 1 follows the prompt more closely, 0 is n itself. An empty ``negative`` stands for no prompt: the first
+    end-of-sequence token. Every row is computed twice.
 
     Raises ``ValueError`` from ``bind`` where there is neither a negative prompt nor an end-of-sequence token, and
     ``PartsClash`` for rows that come without the companion's.
@@ -35,9 +35,7 @@ class ClassifierFree(Guide):
     def bind(self, model: Model) -> Self:
         self._tokens = tuple(model.encode(self.negative)) or tuple(sorted(model.eos)[:1])
         if not self._tokens:
-            raise ValueError(
-                "cfg: this model has no end-of-sequence token to stand for an empty prompt; give negative=..."
-            )
+            raise ValueError("cfg needs negative=...: this model has no end-of-sequence token to stand for no prompt")
         return self
 
     def companions(self) -> dict[str, Companion]:
@@ -46,7 +44,7 @@ class ClassifierFree(Guide):
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         if "negative" not in rows.companions:
             raise PartsClash(
-                "cfg: these rows come without those of the negative prompt; use a part that runs companions"
+                "cfg cannot guide these rows: they were computed without its companion, the negative prompt"
             )
         negative = rows.companions["negative"].logits.log_softmax(-1)
         guided = negative.lerp(logits.log_softmax(-1), self.scale)

@@ -36,8 +36,6 @@ class Frequency(Guide):
         # One subtraction of the whole count, so that a drafted token costs to the last bit what a committed one costs.
         at = torch.tensor(list(own), dtype=torch.long).reshape(-1, 2).unbind(1)
         left = logits[at] - self.penalty * logits.new_tensor(list(own.values()))
-        logits[:, torch.tensor(list(common), dtype=torch.long)] -= self.penalty * logits.new_tensor(
-            list(common.values())
-        )
+        logits[:, list(common)] -= self.penalty * logits.new_tensor(list(common.values()))
         logits[at] = left
         return logits

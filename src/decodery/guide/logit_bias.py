@@ -13,8 +13,8 @@ from decodery.words import Guide, Model, Rows, Tensor
 class LogitBias(Guide):
     """Adds ``bias[token]`` (in logits) to the tokens named, by id or by text; ``-inf`` forbids a token.
 
-    A text must be one token of the model, its leading space included, and a text of digits is a text. Several names of one
-    token add up. ``bind`` raises ``ValueError`` where a text is several tokens or an id is not in the vocabulary.
+    A text must be one token of the model, leading space included; a text of digits is a text. Names of the same token
+    add up. ``bind`` raises ``ValueError`` where a text is not one token or an id is not in the vocabulary.
     """
 
     bias: dict[int | str, float]
@@ -41,7 +41,5 @@ class LogitBias(Guide):
 def _single(text: str, model: Model) -> int:
     tokens = model.encode(text)
     if len(tokens) != 1:
-        raise ValueError(
-            f"logit-bias: {text!r} is {len(tokens)} tokens of this model, {tokens}; name single tokens or ids"
-        )
+        raise ValueError(f"logit-bias: {text!r} is {len(tokens)} tokens here, {tokens}; name single tokens or ids")
     return tokens[0]

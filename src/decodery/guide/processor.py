@@ -22,9 +22,7 @@ class Processor(Guide):
 
     def __post_init__(self) -> None:
         if not callable(self.processor):
-            raise ValueError(
-                f"processor needs a LogitsProcessor, called with (input_ids, scores), not {self.processor!r}"
-            )
+            raise ValueError(f"processor needs a LogitsProcessor, to call with (ids, scores), not {self.processor!r}")
         self._process: Callable[[Tensor, Tensor], Tensor] = self.processor
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:

@@ -14,6 +14,7 @@ class Temperature(Guide):
     """Divides the logits by ``t``: below 1 sharper, above 1 flatter; 0 leaves the likeliest token only."""
 
     samples = True
+    specimens = ({"t": 0.7}, {"t": 0.0})
     t: float = 1.0
 
     def __post_init__(self) -> None:

@@ -56,7 +56,7 @@ def load(
         network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=kind, **where)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BadModel(f"the model at {path} cannot be loaded: {_first(error)}") from error
-    return Model(network.to(device).eval(), tokenizer, name=str(spec))
+    return Model(network.to(device).eval(), tokenizer, name=str(spec))  # type: ignore[arg-type]
 
 
 def resolve(spec: str | Path) -> Path:
@@ -144,7 +144,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
 def _save(network: PreTrainedModel, target: Path) -> None:
     """Save as an ordinary float32 model."""
-    plain = AutoModelForCausalLM.from_config(_plain(network.config))
+    plain = AutoModelForCausalLM.from_config(_plain(network.config))  # type: ignore[no-untyped-call]
     plain.load_state_dict(network.state_dict())
     plain.generation_config = network.generation_config
     plain.save_pretrained(target)
@@ -170,7 +170,12 @@ def _dtype(wanted: str | torch.dtype, config: Any, device: torch.device) -> torc
 
 
 def _is_local(spec: str | Path) -> bool:
-    return str(spec) == DEMO or str(spec).endswith(".gguf") or Path(spec).expanduser().is_dir() or not _is_hub_id(str(spec))
+    return (
+        str(spec) == DEMO
+        or str(spec).endswith(".gguf")
+        or Path(spec).expanduser().is_dir()
+        or not _is_hub_id(str(spec))
+    )
 
 
 def _is_hub_id(spec: str) -> bool:

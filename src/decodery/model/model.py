@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from decodery.errors import BadPrompt, PartsClash
 from decodery.model.arena import Arena
-from decodery.model.probe import Ability, examine
+from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.session import Session
 from decodery.text import Text
 from decodery.words import Cap
@@ -35,7 +35,7 @@ class Model:
     def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
         self.network = network
         self.name = name or type(network).__name__
-        self.vocab = int(network.get_input_embeddings().weight.shape[0])
+        self.vocab = vocabulary_of(network)
         self.text = Text(tokenizer, self.vocab)
         self.eos = _eos(network, tokenizer)
 
@@ -97,7 +97,7 @@ class Model:
         """The tokenizer as llguidance reads it."""
         return self.text.matcher_tokenizer
 
-    def companion(self, spec: Any) -> Model:
+    def companion(self, spec: object) -> Model:
         """Another model with the same vocabulary, for drafting or contrast; loaded if it is not a ``Model`` yet."""
         from decodery.model.load import load
 
@@ -117,7 +117,9 @@ class Model:
         return (*range(third), *range(depth - third, depth))
 
     def __repr__(self) -> str:
-        return f"Model({self.name}, {self.vocab} tokens, can: {', '.join(sorted(c.value for c in self.can)) or 'chains'})"
+        return (
+            f"Model({self.name}, {self.vocab} tokens, can: {', '.join(sorted(c.value for c in self.can)) or 'chains'})"
+        )
 
 
 def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -37,7 +37,7 @@ def examine(network: PreTrainedModel) -> Ability:
     """
     with torch.random.fork_rng(devices=[]):
         generator = torch.Generator().manual_seed(0)
-        vocab = int(network.get_input_embeddings().weight.shape[0])
+        vocab = vocabulary_of(network)
         window = min(w for w in (getattr(network.config.get_text_config(), "sliding_window", None), 64) if w)
         length = window + 3 if window < 64 else 6
         words = torch.randint(0, vocab, (length + 3,), generator=generator).tolist()
@@ -66,13 +66,18 @@ def examine(network: PreTrainedModel) -> Ability:
         can = frozenset(Cap) - missing.keys()
         return Ability(can, lambda lanes: SlotArena(backend, lanes), missing)
     missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({reason})"}
-    missing |= {cap: "it runs from snapshots of its own cache" for cap in set(Cap) - {Cap.TREE}}
+    missing |= dict.fromkeys(set(Cap) - {Cap.TREE}, "it runs from snapshots of its own cache")
     if chain := differs(lambda: StateArena(network, backend.context)):
         raise BadModel(
             f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {reason}. "
             "Decodery needs a causal model whose cache can be continued"
         )
     return Ability(frozenset(), lambda _: StateArena(network, backend.context), missing)
+
+
+def vocabulary_of(network: PreTrainedModel) -> int:
+    """How many tokens the model's rows speak of, which may be more than the tokenizer has."""
+    return int(network.config.get_text_config().vocab_size)
 
 
 @torch.inference_mode()

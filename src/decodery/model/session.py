@@ -149,7 +149,12 @@ class Session:
         for row, node in enumerate(fresh):
             index[node] = row
         return Rows(
-            answer.logits, tuple(self.tokens), [tree.words(node) for node in fresh], index, self.prompt, hidden=answer.hidden
+            answer.logits,
+            tuple(self.tokens),
+            [tree.words(node) for node in fresh],
+            index,
+            self.prompt,
+            hidden=answer.hidden,
         )
 
     def accompany(self, companions: dict[str, Companion], arena: Arena | None = None) -> None:

@@ -28,9 +28,9 @@ class StateArena(Arena):
 
     def __init__(self, model: PreTrainedModel, context: int) -> None:
         super().__init__()
-        self.model, self.context = model.eval(), context
+        self.model, self.context = model, context
         self._cache_name = next(
-            (name for name in ("past_key_values", "cache_params") if name in inspect.signature(model.forward).parameters)
+            name for name in ("past_key_values", "cache_params") if name in inspect.signature(model.forward).parameters
         )
         self._snapshots: OrderedDict[Handle, Any] = OrderedDict()
 
@@ -39,7 +39,9 @@ class StateArena(Arena):
 
     def _compute(self, feed: Feed) -> Answer:
         if feed.want.hidden or feed.layers is not None or feed.embeds is not None or feed.states is not None:
-            raise ValueError("this model runs from snapshots: hidden states, layer subsets and embeddings are not to be had")
+            raise ValueError(
+                "this model runs from snapshots: hidden states, layer subsets and embeddings are not to be had"
+            )
         rows: dict[Handle, Tensor] = {}
         children = Counter(self.nodes[h].parent for h in feed.handles)
         run: list[Handle] = []

@@ -27,19 +27,22 @@ class SlotLayer(CacheLayerMixin):
     is_compileable = False
 
     def __init__(self, store: Store) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.store = store
+        self.states: list[Tensor] = []
+        """Keys and values; empty until the first forward tells their shapes."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         store = self.store
-        if self.keys is None:
-            self.keys, self.values = (store.empty(x) for x in (key_states, value_states))
-        for mine, new in ((self.keys, key_states), (self.values, value_states)):
+        if not self.states:
+            self.states = [store.empty(key_states), store.empty(value_states)]
+        for mine, new in zip(self.states, (key_states, value_states), strict=True):
             if isinstance(store.where, slice):
                 mine[store.lanes, :, store.where] = new
             else:
                 mine[store.lane_index, :, store.where] = new.transpose(1, 2)
-        return self.keys[store.lanes, :, : store.seen], self.values[store.lanes, :, : store.seen]
+        keys, values = (mine[store.lanes, :, : store.seen] for mine in self.states)
+        return keys, values
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Done in ``update``."""
@@ -54,18 +57,18 @@ class SlotLayer(CacheLayerMixin):
         return -1
 
     def resize(self, slots: int) -> None:
-        for name in ("keys", "values"):
-            if (old := getattr(self, name)) is not None:
-                new = old.new_zeros(*old.shape[:2], slots, old.shape[3])
-                new[:, :, : old.shape[2]] = old
-                setattr(self, name, new)
+        """Make room for ``slots`` slots, keeping what is there."""
+        for i, old in enumerate(self.states):
+            self.states[i] = old.new_zeros(*old.shape[:2], slots, old.shape[3])
+            self.states[i][:, :, : old.shape[2]] = old
 
 
 class Store(Cache):
     """The slots of all layers, and where the forward under way writes and reads."""
 
     def __init__(self, lanes: int, layers: int) -> None:
-        super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
+        self.slot_layers = [SlotLayer(self) for _ in range(layers)]
+        super().__init__(layers=list(self.slot_layers))
         self.width, self.room, self.seen = lanes, 0, 0
         self.lanes: slice | list[int] = slice(None)
         self.lane_index: Tensor = torch.zeros(0)
@@ -92,7 +95,7 @@ class TorchBackend:
     """Forwards of a transformers model over slots, its weights untouched."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model.eval()
+        self.model = model
         config = model.config.get_text_config()
         self.config = config
         self.depth = int(config.num_hidden_layers)
@@ -106,15 +109,14 @@ class TorchBackend:
 
     def reserve(self, store: Store, slots: int) -> int:
         store.room = -(-max(slots, store.room + store.room // 2) // GRAIN) * GRAIN
-        for layer in store.layers:
+        for layer in store.slot_layers:
             layer.resize(store.room)
         return store.room
 
     def move(self, store: Store, lane: int, source: list[int], target: list[int]) -> None:
-        for layer in store.layers:
-            for states in (layer.keys, layer.values):
-                if states is not None:
-                    states[lane, :, target] = states[lane, :, source]
+        for layer in store.slot_layers:
+            for states in layer.states:
+                states[lane, :, target] = states[lane, :, source]
 
     @torch.inference_mode()
     def forward(self, store: Store, batch: Batch) -> tuple[Tensor, dict[int, Tensor]]:
@@ -184,8 +186,8 @@ class TorchBackend:
 
     def head(self) -> nn.Module:
         """The layer that turns states into logits; its input is the state after the last norm."""
-        head = self.model.get_output_embeddings()
-        if head is None:
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if not isinstance(head, nn.Module):
             raise ValueError(f"{type(self.model).__name__} has no output embeddings to watch")
         return head
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,36 +32,48 @@ def table(vocab: int, seed: int, order: int = 2, sharpness: float = 1.5) -> Lang
 
 
 class ToyArena(Arena):
-    """Recomputes each row from its words."""
+    """Recomputes each row from its words; with fewer layers, it is the model ``shallow`` that answers."""
 
-    def __init__(self, lm: LanguageModel, context: int = 64) -> None:
+    def __init__(self, lm: LanguageModel, shallow: LanguageModel, context: int = 64) -> None:
         super().__init__()
-        self.lm, self.context = lm, context
+        self.lm, self.shallow, self.context = lm, shallow, context
 
     def _compute(self, feed: Feed) -> Answer:
-        return Answer(torch.stack([self.lm(tuple(self.words(h))) for h in feed.handles if h in feed.wanted]))
+        lm = self.lm if feed.layers is None else self.shallow
+        rows = [lm(tuple(self.words(h))) for h in feed.handles if h in feed.wanted]
+        return Answer(torch.stack(rows) if rows else torch.zeros(0, 0))
 
 
 @dataclass
 class ToyModel:
-    """A language model given as a function, with the face of a loaded model."""
+    """A random model over the first ``vocab`` letters, with the face of a loaded model."""
 
-    lm: LanguageModel
-    vocab: int
+    vocab: int = 3
+    seed: int = 1
     eos: frozenset[int] = frozenset()
-    can: frozenset[Cap] = frozenset({Cap.TREE})
-    arena: Arena = field(init=False)
+    can: frozenset[Cap] = frozenset({Cap.TREE, Cap.LAYERS})
+    order: int = 2
+    lm: LanguageModel = field(init=False)
 
     def __post_init__(self) -> None:
-        self.arena = ToyArena(self.lm)
+        self.lm = table(self.vocab, self.seed, self.order)
+
+    def arena(self) -> Arena:
+        return ToyArena(self.lm, table(self.vocab, self.seed + 100, self.order))
 
     def session(self, tokens: Sequence[int] = ()) -> Session:
-        return Session(self.arena, tokens)
+        return Session(self.arena(), tokens)
 
     def encode(self, text: str) -> list[int]:
-        return ["abcdefgh".index(c) for c in text]
+        return ["abcdefgh".index(letter) for letter in text]
 
     def matcher_tokenizer(self) -> Any:
         from decodery.constrain.matcher import tokenizer_of
 
         return tokenizer_of([bytes([97 + i]) for i in range(self.vocab)], sorted(self.eos))
+
+    def companion(self, spec: object) -> ToyModel:
+        return replace(self, seed=self.seed + 10)
+
+    def default_layers(self) -> tuple[int, ...]:
+        return (0,)
