@@ -54,6 +54,10 @@ class Laws:
     guides: tuple[Guide, ...] = ()
     greedy: bool = True
 
+    def alone(self) -> Laws:
+        """Without the guides that need companions: for a draft model, whose rows come without them."""
+        return Laws(tuple(guide for guide in self.guides if not guide.companions()), self.greedy)
+
     def __call__(self, rows: Rows, masks: Sequence[Tensor | None] = ()) -> Law:
         """The law of every row; ``masks`` holds a bool ``[V]`` a row, or None where all is allowed."""
         logits = rows.logits

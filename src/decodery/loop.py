@@ -31,7 +31,7 @@ def speculate(
     while not stop(session):
         tick = Ticks()
         tree = tick("draft", draft.propose(session, stop.budget(session), rng))
-        states = tick("constrain", walk(constrain, state, tree))
+        states = tick("constrain", walk(constrain, state, tree, stop.eos))
         rows = tick("forward", (yield Ask(session, tree, want)))
         p = tick("guide", laws(rows, masks(constrain, states, stop.eos)))
         verdict = tick("verify", stop.trim(verify(tree, p, rows, rng), tree))

@@ -11,7 +11,7 @@ from decodery.tree import TokenTree
 from decodery.words import Constraint, Tensor
 
 
-def walk(constraint: Constraint, state: Any, tree: TokenTree) -> list[Any]:
+def walk(constraint: Constraint, state: Any, tree: TokenTree, eos: Collection[int]) -> list[Any]:
     """The state at each row (root first, then each node that is no ghost); marks forbidden nodes as ghosts.
 
     A drawn node is never deleted, only made a ghost: deleting it would bias the output (DESIGN section 5, law 1).
@@ -21,7 +21,7 @@ def walk(constraint: Constraint, state: Any, tree: TokenTree) -> list[Any]:
     for node, (token, parent) in enumerate(zip(tree.tokens, tree.parents, strict=True)):
         if tree.ghost[node]:
             continue
-        after = constraint.advance(at[parent], token)
+        after = _after(constraint, at[parent], token, eos)
         if after is None:
             tree.haunt(node)
         else:
@@ -38,8 +38,15 @@ def masks(constraint: Constraint, states: Sequence[Any], eos: Collection[int]) -
 def run(constraint: Constraint, state: Any, tokens: Sequence[int], eos: Collection[int]) -> Any:
     """The state after committed tokens; end-of-sequence leaves it as it is."""
     for token in tokens:
-        state = state if token in eos else constraint.advance(state, token)
+        state = _after(constraint, state, token, eos)
     return state
+
+
+def _after(constraint: Constraint, state: Any, token: int, eos: Collection[int]) -> Any | None:
+    """End-of-sequence is allowed exactly where the constraint may end; nothing that follows it will count."""
+    if token in eos:
+        return state if constraint.may_end(state) else None
+    return constraint.advance(state, token)
 
 
 def _with_eos(mask: Tensor | None, may_end: bool, eos: Collection[int]) -> Tensor | None:

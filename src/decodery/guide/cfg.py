@@ -25,6 +25,7 @@ class ClassifierFree(Guide):
     """
 
     paper = "Stay on topic with Classifier-Free Guidance (Sanchez et al. 2023)"
+    specimens = ({"negative": "b"},)
     scale: float = 1.5
     negative: str = ""
 

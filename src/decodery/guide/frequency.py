@@ -18,6 +18,7 @@ class Frequency(Guide):
     As OpenAI defines it, where -2 to 2 is allowed. Below 0 it favours them.
     """
 
+    specimens = ({"penalty": 0.8},)
     penalty: float = 0.5
 
     def __post_init__(self) -> None:

@@ -13,10 +13,11 @@ from decodery.words import Guide, Model, Rows, Tensor
 class LogitBias(Guide):
     """Adds ``bias[token]`` (in logits) to the tokens named, by id or by text; ``-inf`` forbids a token.
 
-    A text must be one token of the model, leading space included; a text of digits is a text. Names of the same token
+    A text must be one token of the model, leading space included; in a recipe, digits are an id. Names of the same token
     add up. ``bind`` raises ``ValueError`` where a text is not one token or an id is not in the vocabulary.
     """
 
+    specimens = ({"bias": {0: 1.0, "b": -0.5}},)
     bias: dict[int | str, float]
 
     def __post_init__(self) -> None:
@@ -39,7 +40,7 @@ class LogitBias(Guide):
 
 
 def _single(text: str, model: Model) -> int:
-    tokens = model.encode(text)
+    tokens = model.encode(text)[len(model.encode("")) :]  # without the special tokens put before any text
     if len(tokens) != 1:
         raise ValueError(f"logit-bias: {text!r} is {len(tokens)} tokens here, {tokens}; name single tokens or ids")
     return tokens[0]

@@ -14,6 +14,7 @@ from decodery.words import Guide, Model, Rows, Tensor
 class MinNewTokens(Guide):
     """Forbids the end of sequence until the answer has ``n`` tokens; stop strings and limits still end it."""
 
+    specimens = ({"n": 2},)
     n: int = 16
 
     def __post_init__(self) -> None:

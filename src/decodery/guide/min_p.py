@@ -16,6 +16,7 @@ class MinP(Guide):
 
     paper = "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs (Nguyen et al. 2024)"
     samples = True
+    specimens = ({"p": 0.3},)
     p: float = 0.05
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ class NoRepeatNGram(Guide):
     """Forbids each token that would complete a run of ``n`` tokens which prompt or answer already contain."""
 
     paper = "A Deep Reinforced Model for Abstractive Summarization (Paulus et al. 2018), section 2.5"
+    specimens = ({"n": 2},)
     n: int = 3
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ class Repetition(Guide):
     """
 
     paper = "CTRL: A Conditional Transformer Language Model for Controllable Generation (Keskar et al. 2019)"
+    specimens = ({"penalty": 1.5},)
     penalty: float = 1.1
 
     def __post_init__(self) -> None:

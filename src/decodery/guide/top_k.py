@@ -15,6 +15,7 @@ class TopK(Guide):
 
     paper = "Hierarchical Neural Story Generation (Fan et al. 2018)"
     samples = True
+    specimens = ({"k": 2},)
     k: int = 50
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ class TopP(Guide):
 
     paper = "The Curious Case of Neural Text Degeneration (Holtzman et al. 2020)"
     samples = True
+    specimens = ({"p": 0.7},)
     p: float = 0.9
 
     def __post_init__(self) -> None:

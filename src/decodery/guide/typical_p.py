@@ -19,6 +19,7 @@ class TypicalP(Guide):
 
     paper = "Locally Typical Sampling (Meister et al. 2023)"
     samples = True
+    specimens = ({"p": 0.6},)
     p: float = 0.95
 
     def __post_init__(self) -> None:

@@ -1,0 +1,45 @@
+"""Shared by all tests: where the shared data lies, the demo model, and what the law suite counted."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the composition matrix instead of checking it")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        counts.update({name: value for name, value in report.user_properties if isinstance(value, int)})
+    if counts:
+        terminalreporter.write_line("laws: " + ", ".join(f"{value} {name}" for name, value in sorted(counts.items())))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The shared prompts and schemas; ``DECODERY_DATA`` names another place."""
+    path = Path(os.environ.get("DECODERY_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no data at {path}: set DECODERY_DATA; Spec-Bench is in github.com/hemingkx/Spec-Bench (data/)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """The demo model."""
+    import decodery
+
+    try:
+        return decodery.load("smollm2", dtype="float32")
+    except decodery.DecoderyError as error:
+        pytest.skip(str(error))
