@@ -95,12 +95,16 @@ class Arena(ABC):
                 above.uses += 1
                 node = Node(token, parent, above.depth + 1, above.lane)
             self.nodes[handle] = node
-        if any(self.nodes[h].depth >= self.context for h in feed.handles):
+        try:
+            if any(self.nodes[h].depth >= self.context for h in feed.handles):
+                raise DecoderyError(f"the text is longer than the model's context of {self.context} tokens")
+            answer = self._compute(feed)
+        except BaseException:  # an interrupt as well: the arena stays usable
             self.release(reversed(feed.handles))
-            raise DecoderyError(f"the text is longer than the model's context of {self.context} tokens")
+            raise
         self.forwards += 1
         self.positions_computed += len(feed.handles)
-        return self._compute(feed)
+        return answer
 
     def own(self, handle: Handle) -> None:
         """Keep this node (and so its ancestors) until it is released once more."""

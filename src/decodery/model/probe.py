@@ -67,12 +67,14 @@ def examine(network: PreTrainedModel) -> Ability:
         return Ability(can, lambda lanes: SlotArena(backend, lanes), missing)
     missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({reason})"}
     missing |= dict.fromkeys(set(Cap) - {Cap.TREE}, "it runs from snapshots of its own cache")
-    if chain := differs(lambda: StateArena(network, backend.context)):
-        raise BadModel(
-            f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {reason}. "
-            "Decodery needs a causal model whose cache can be continued"
-        )
-    return Ability(frozenset(), lambda _: StateArena(network, backend.context), missing)
+    chain = ""
+    for singly in (False, True):
+        if not (chain := differs(lambda singly=singly: StateArena(network, backend.context, singly))):
+            return Ability(frozenset(), lambda _: StateArena(network, backend.context, singly), missing)
+    raise BadModel(
+        f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {reason}. "
+        "Decodery needs a causal model whose cache can be continued"
+    )
 
 
 def vocabulary_of(network: PreTrainedModel) -> int:

@@ -237,10 +237,10 @@ def forward(asks: Sequence[Ask]) -> list[Rows]:
     return [rows[id(ask.session)] for ask in asks]
 
 
-def _pass(asks: Sequence[Ask], limit: int = CHUNK) -> list[Rows]:
-    """One extend of one arena, at most ``limit`` pending tokens a session."""
+def _pass(asks: Sequence[Ask], limit: int | None = None) -> list[Rows]:
+    """One extend of one arena, at most ``limit`` pending tokens a session (default: ``CHUNK``)."""
     arena = asks[0].session.arena
-    feeds = [ask.session._feed(ask.tree, ask.want, limit) for ask in asks]
+    feeds = [ask.session._feed(ask.tree, ask.want, limit or CHUNK) for ask in asks]
     want = LOGITS
     for ask in asks:
         want |= ask.want

@@ -87,7 +87,8 @@ class SlotArena(Arena):
         return min(range(len(self._used)), key=lambda lane: load[lane])
 
     def _freed(self, handle: Handle, node: Node) -> None:
-        heapq.heappush(self._free[node.lane], self._slot.pop(handle))
+        if (slot := self._slot.pop(handle, None)) is not None:
+            heapq.heappush(self._free[node.lane], slot)
         self._seen.pop(handle, None)
 
     def _compute(self, feed: Feed) -> Answer:

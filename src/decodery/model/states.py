@@ -24,11 +24,14 @@ SNAPSHOTS = 16
 
 
 class StateArena(Arena):
-    """Nodes whose rows come from the model's own cache, copied where the text branches."""
+    """Nodes whose rows come from the model's own cache, copied where the text branches.
 
-    def __init__(self, model: PreTrainedModel, context: int) -> None:
+    ``singly``: continue a cache by one token at a time, for models that would start over with several.
+    """
+
+    def __init__(self, model: PreTrainedModel, context: int, singly: bool = False) -> None:
         super().__init__()
-        self.model, self.context = model, context
+        self.model, self.context, self.singly = model, context, singly
         self._cache_name = next(
             name for name in ("past_key_values", "cache_params") if name in inspect.signature(model.forward).parameters
         )
@@ -76,11 +79,13 @@ class StateArena(Arena):
         cache = copy.deepcopy(self._snapshots[handle]) if handle != ROOT else DynamicCache(config=self.model.config)
         if handle != ROOT:
             self._snapshots.move_to_end(handle)
-        for stretch in ([self.nodes[h].token for h in reversed(missing)], [self.nodes[h].token for h in run]):
-            if stretch:
-                ids = torch.tensor([stretch], device=self.model.device)
-                answer = self.model(input_ids=ids, use_cache=True, **{self._cache_name: cache})
-        rows |= dict(zip(run, answer.logits[0], strict=True))
+        tokens = [self.nodes[h].token for h in (*reversed(missing), *run)]
+        size = 1 if self.singly and handle != ROOT else len(tokens)
+        answers = []
+        for start in range(0, len(tokens), size):
+            ids = torch.tensor([tokens[start : start + size]], device=self.model.device)
+            answers.append(self.model(input_ids=ids, use_cache=True, **{self._cache_name: cache}).logits[0])
+        rows |= dict(zip(run, torch.cat(answers)[len(missing) :], strict=True))
         self._snapshots[run[-1]] = cache
         while len(self._snapshots) > SNAPSHOTS:
             self._snapshots.popitem(last=False)

@@ -107,12 +107,14 @@ class TorchBackend:
     def open(self, lanes: int) -> Store:
         return Store(lanes, self.depth)
 
+    @torch.inference_mode()
     def reserve(self, store: Store, slots: int) -> int:
         store.room = -(-max(slots, store.room + store.room // 2) // GRAIN) * GRAIN
         for layer in store.slot_layers:
             layer.resize(store.room)
         return store.room
 
+    @torch.inference_mode()
     def move(self, store: Store, lane: int, source: list[int], target: list[int]) -> None:
         for layer in store.slot_layers:
             for states in layer.states:

@@ -12,34 +12,47 @@ import torch
 from decodery.constrain.walk import masks
 from decodery.law import Law, Laws
 from decodery.loop import Ticks
-from decodery.model.arena import Feed
 from decodery.model.session import Ask, Session
+from decodery.search.frontier import Frontier
 from decodery.stop import Stop
 from decodery.tree import EMPTY
-from decodery.words import Candidate, Chooser, Constraint, Program, Rows, Search, Step, Tensor, Verdict, Want
+from decodery.words import Candidate, Chooser, Constraint, Program, Search, Step, Verdict
 
 
 class Hypothesis(NamedTuple):
-    """A candidate answer so far: its tokens, their log-probability, the constraint's state and its own count."""
+    """A candidate answer: its tokens, their log-probability, the constraint's state, and when it ends by itself."""
 
     tokens: tuple[int, ...]
     total: float
     state: Any
     stop: Stop
     whole: bool = True
-    """Whether the constraint lets it end here."""
+    """Whether the constraint lets the answer be what it is."""
+
+    def then(self, token: int, total: float, constrain: Constraint) -> Hypothesis | None:
+        """One token more; None where it is forbidden."""
+        ends = token in self.stop.eos
+        if (state := self.state if ends else constrain.advance(self.state, token)) is None:
+            return None
+        text = self.stop.text and replace(self.stop.text, tokens=list(self.stop.text.tokens))
+        stop = replace(self.stop, text=text)
+        stop.take([token])
+        return Hypothesis((*self.tokens, token), total, state, stop, ends or constrain.may_end(state))
+
+    def stuck(self, constrain: Constraint) -> Hypothesis:
+        """This one as an answer, for nothing may follow it."""
+        return self._replace(stop=replace(self.stop, reason="dead_end"), whole=constrain.may_end(self.state))
 
 
 @dataclass
 class Beam(Search):
-    """Keeps the ``width`` likeliest beginnings at every length; the answer is the best that came to an end.
+    """Keeps the ``width`` likeliest beginnings at each length; the answer is the best of those that came to an end.
 
-    An ended answer scores ``log p / tokens ** length_penalty``, where its end-of-sequence token counts and p is the law
-    after guides and constraint, so above 0 favours long answers. ``early_stopping``: True ends once ``width`` answers are
-    there; False once the best beginning, scored as if it ended now, is no better than the worst of them; "never" reckons
-    with the longest text it may still become. All as in transformers, with two differences: guides see logits and the law
-    is normalised after them, as everywhere in Decodery; and an answer cut short against the constraint counts only where
-    there is no other.
+    An answer scores ``log p / tokens ** length_penalty`` (above 0 favours long ones), its end-of-sequence token included.
+    ``early_stopping``: True ends once ``width`` answers are there; False once the best beginning, scored as if it ended
+    now, beats none of them; "never" scores it at the greatest length it may still reach. All as in transformers, except
+    that p is the law of all Decodery: guides see logits, and what they leave is normalised. An answer that limits cut
+    short against the constraint counts only where there is no other.
     """
 
     paper = "Sequence Transduction with Recurrent Neural Networks (Graves 2012)"
@@ -53,13 +66,15 @@ class Beam(Search):
         if not math.isfinite(self.length_penalty):
             raise ValueError(f"beam needs a finite length_penalty, e.g. 1.0, not {self.length_penalty}")
         if self.early_stopping not in (True, False, "never"):
-            raise ValueError(f'beam: early_stopping is true, false or "never", not {self.early_stopping!r}')
+            raise ValueError(f'beam takes early_stopping=true, false or "never", not {self.early_stopping!r}')
 
     def __call__(self, session: Session, laws: Laws, constrain: Constraint, rng: Chooser, stop: Stop) -> Program:
         if stop(session):
             return
         longest = stop.left(len(session.tokens))
-        running = [Hypothesis((), 0.0, constrain.start(session.tokens), _count(stop, stop.emitted + longest))]
+        text = stop.text if stop.text and stop.text.stops else None
+        alone = replace(stop, text=text, max_new_tokens=stop.emitted + longest)
+        running = [Hypothesis((), 0.0, constrain.start(session.tokens), alone)]
         ended: list[Hypothesis] = []
         tick, want = Ticks(), self.want
         for guide in laws.guides:
@@ -70,52 +85,65 @@ class Beam(Search):
             while True:
                 allowed = tick("constrain", masks(constrain, [one.state for one in running], stop.eos))
                 p = tick("guide", laws(rows, allowed))
-                parents, running, new = self._choose(running, p, constrain, over=stop(session))
-                ended = sorted([*ended, *new], key=self._rank, reverse=True)[: self.width]
+                parents, running, fresh = self._choose(running, p, constrain, over=stop(session))
+                ended = sorted([*ended, *fresh], key=self._rank, reverse=True)[: self.width]
                 tick("search", None)
-                if not running or self._settled(running[0], ended, longest):
+                if not running or self._settled(running[0], [one for one in ended if one.whole], longest):
                     break
                 yield Step(EMPTY, rows, p, Verdict(()), [], tick.seconds)
                 tick = Ticks()
                 rows = tick("forward", frontier.grow(parents, [one.tokens for one in running]))
         finally:
             frontier.close()
-        best = ended[0]
-        tokens = list(best.tokens[: stop.take(best.tokens)])
-        stop.reason = best.stop.reason or stop.reason
+        ended = [one for one in ended if one.whole] or ended
+        tokens = list(ended[0].tokens[: stop.take(ended[0].tokens)])
+        stop.reason = ended[0].stop.reason or stop.reason
         session.commit(tokens)
-        candidates = [Candidate(one.tokens, self._score(one)) for one in ended]
-        yield Step(EMPTY, rows, p, Verdict((), tuple(tokens)), tokens, tick("commit", tick.seconds), candidates)
+        tick("commit", None)
+        candidates = [Candidate(one.tokens, self.score(one)) for one in ended]
+        yield Step(EMPTY, rows, p, Verdict((), tuple(tokens)), tokens, tick.seconds, candidates)
+
+    def score(self, one: Hypothesis) -> float:
+        """What ended answers are compared by."""
+        return one.total / float(max(len(one.tokens), 1) ** self.length_penalty)
+
+    def _rank(self, one: Hypothesis) -> tuple[bool, float]:
+        return one.whole, self.score(one)
+
+    def _settled(self, best: Hypothesis, ended: Sequence[Hypothesis], longest: int) -> bool:
+        """Whether no more is to be hoped for (or wanted)."""
+        if len(ended) < self.width:
+            return False
+        reach = longest if self.early_stopping == "never" and self.length_penalty > 0 else len(best.tokens)
+        return self.early_stopping is True or best.total / reach**self.length_penalty <= self.score(ended[-1])
 
     def _choose(
         self, running: Sequence[Hypothesis], p: Law, constrain: Constraint, over: bool
     ) -> tuple[list[int], list[Hypothesis], list[Hypothesis]]:
-        """One token more: the rows that have heirs, these heirs, and what came to an end; all end where it is ``over``."""
+        """One token more: the rows that have heirs, these heirs, and what ended here (all of it where it is ``over``)."""
         dead = [row for row, best in enumerate(p.best) if best is None]
-        ended = [self._stuck(running[row], constrain) for row in dead]
-        logs = p.logits.log_softmax(-1, dtype=torch.promote_types(p.logits.dtype, torch.float32))
-        totals = logs + logs.new_tensor([one.total for one in running])[:, None]
+        ended = [one for row in dead if (one := running[row].stuck(constrain)).whole]
+        totals = p.logits.log_softmax(-1, dtype=torch.promote_types(p.logits.dtype, torch.float32))
+        totals += totals.new_tensor([one.total for one in running])[:, None]
         totals[dead] = -torch.inf
-        eos = running[0].stop.eos
-        best = totals.flatten().topk(min(max(2, 1 + len(eos)) * self.width, totals.numel()))
+        enough = max(2, 1 + len(running[0].stop.eos)) * self.width  # so that width are left if all that can end do
+        best = totals.flatten().topk(min(enough, totals.numel()))
         parents: list[int] = []
         heirs: list[Hypothesis] = []
-        for place, (total, at) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+        place = 0
+        for total, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             row, token = divmod(at, totals.shape[1])
             if total == -torch.inf or (place >= self.width and len(heirs) == self.width):
                 break
-            above = running[row]
-            state = above.state if token in eos else constrain.advance(above.state, token)
-            if state is None:
+            if (heir := running[row].then(token, total, constrain)) is None:
                 continue
-            count = _count(above.stop)
-            count.take([token])
-            whole = token in eos or constrain.may_end(state)
-            heir = Hypothesis((*above.tokens, token), total, state, count, whole)
-            if count.reason is None and not over:
+            if heir.stop.reason is None and not over:
                 if len(heirs) < self.width:
                     parents.append(row)
                     heirs.append(heir)
-            elif place < self.width:
+            elif place < self.width:  # the others are looked at for the sake of heirs only
                 ended.append(heir)
+            place += 1
+        if not heirs and not ended:
+            ended = [one.stuck(constrain) for one in running]
         return parents, heirs, ended

@@ -1,0 +1,181 @@
+"""A decoding as one HTML page: the tree of each step, what stood, what was refused and why."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decodery.errors import DecoderyError
+from decodery.stats import Stats
+from decodery.text import Text, TextStream
+from decodery.tree import ROOT
+from decodery.words import Step, Tensor
+
+TOP = 5
+"""How many of the likeliest tokens of a law are kept."""
+
+
+class Recorder:
+    """Takes plain data out of each step at once, so that no tensor outlives it. One recorder follows one answer."""
+
+    def __init__(self, model: str, recipe: Mapping[str, Any], codec: Text) -> None:
+        self._about = {"model": model, "recipe": dict(recipe), "prompt": ""}
+        self._words = Words(codec)
+        self._stream = TextStream(codec)
+        self._shown = ""
+        self._steps: list[dict[str, Any]] = []
+        self._last: weakref.ref[Step] | None = None
+
+    def add(self, step: Step) -> None:
+        """Book one step. The same step twice in a row counts once: the last piece of a stream may repeat it."""
+        if self._last is not None and self._last() is step:
+            return
+        self._last = weakref.ref(step)
+        codec, context = self._stream.codec, step.rows.context
+        if not self._steps:
+            self._about["prompt"] = codec.decode(context[: step.rows.prompt])
+        texts = [self._text(token) for token in step.tokens]
+        candidates = [[codec.decode(candidate.tokens), _round(candidate.score)] for candidate in step.candidates]
+        entry = _plain(step) | {"after": context[-1], "tokens": step.tokens, "texts": texts, "candidates": candidates}
+        tops = (token for row in entry["rows"] for token, _ in row["top"])
+        self._words.learn({context[-1], *step.tokens, *step.tree.tokens, *tops})
+        self._steps.append(entry)
+
+    def page(self, stats: Stats, text: str) -> str:
+        """The page of an answer; ``text`` as the user got it, which a stop string may end before the last tokens."""
+        whole = self._stream.codec.decode(self._stream.tokens)
+        rest = whole[len(self._shown) :] if whole.startswith(self._shown) else ""
+        figures = stats.as_dict() | {"accepted_at": stats.accepted_at, "drafted_at": stats.drafted_at}
+        data = {"answer": text, "rest": rest, "stats": figures, "words": self._words.texts, "steps": self._steps}
+        # ASCII without "<", ">" and "&": no token can end the script element or open a comment.
+        line = json.dumps(self._about | data, allow_nan=False, separators=(",", ":"))
+        line = line.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        return files("decodery").joinpath("trace.html").read_text("utf-8").replace("{{trace}}", line)
+
+    def write(self, path: str | Path, stats: Stats, text: str) -> None:
+        """Write the page, all of it or nothing. Raises ``DecoderyError`` where that is not possible."""
+        page, place = self.page(stats, text), Path(path).resolve()
+        if place.exists() and not place.is_file():
+            raise DecoderyError(f"cannot write the trace to {path}: it exists and is not a file")
+        fresh = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            fresh.write_text(page, "utf-8")
+            os.replace(fresh, place)
+        except OSError as error:
+            raise DecoderyError(f"cannot write the trace to {path}: {error.strerror or error}") from error
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def _text(self, token: int) -> str:
+        """What a token adds to the answer: nothing while its character is incomplete."""
+        self._stream.push(token)
+        piece = self._stream.piece()
+        self._shown += piece
+        return piece
+
+
+@dataclass
+class Words:
+    """How single tokens are shown, each looked up once."""
+
+    codec: Text
+    texts: dict[int, str] = field(default_factory=dict)
+
+    def learn(self, tokens: set[int]) -> None:
+        self.texts |= {token: self._look_up(token) for token in tokens - self.texts.keys()}
+
+    def _look_up(self, token: int) -> str:
+        once, twice = self.codec.decode([token]), self.codec.decode([token, token])
+        text = twice[len(once) :] if twice.startswith(once) else once  # some tokenizers drop the first space
+        name = str(self.codec.tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
+        if "\N{REPLACEMENT CHARACTER}" not in text:
+            return text or name
+        return f"\\x{name[3:5].lower()}" if name.startswith("<0x") else _halves(name)
+
+
+def _halves(name: str) -> str:
+    """The name of a byte-level token that holds a part of a character: that part as ``\\xf0``."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte = {char: byte for byte, char in bytes_to_unicode().items()}
+    return bytes(byte[c] for c in name).decode("utf-8", "backslashreplace") if byte.keys() >= set(name) else name
+
+
+def _plain(step: Step) -> dict[str, Any]:
+    """A step without tensors. A law is shown as the softmax of the guided logits, a greedy one too."""
+    tree, (path, extra) = step.tree, step.verdict
+    rows = {node: row for node in {ROOT, *tree.parents, *path} if (row := step.rows.at(node)) is not None}
+    laws = dict(zip(rows, step.p.logits[list(rows.values())].float().softmax(-1), strict=True))
+    end = laws.get(path[-1] if path else ROOT)
+    chance = {} if step.p.greedy else {i: a for node in (ROOT, *path) for i, a in _chances(step, node, laws[node])}
+    judged = [_judge(step, node) for node in range(len(tree))]
+    return {
+        "greedy": step.p.greedy,
+        "path": path,
+        "seconds": {phase: _round(seconds) for phase, seconds in step.seconds.items()},
+        "extra_p": _round(end[extra[0]]) if extra and end is not None else None,
+        "rows": [{"node": node, **_law(laws[node])} for node in (ROOT, *path) if node in laws],
+        "nodes": {
+            "token": tree.tokens,
+            "parent": tree.parents,
+            "p": [_round(laws[up][t]) if up in laws else None for t, up in zip(tree.tokens, tree.parents, strict=True)],
+            "q": [None if q is None else _round(q[t]) for t, q in zip(tree.tokens, tree.q, strict=True)],
+            "chance": [chance.get(node) for node in range(len(tree))],
+            "verdict": [verdict for verdict, _ in judged],
+            "why": [why for _, why in judged],
+        },
+    }
+
+
+def _law(law: Tensor) -> dict[str, Any]:
+    best = law.topk(min(TOP, len(law)))
+    top = [[t, _round(p)] for t, p in zip(best.indices.tolist(), best.values.tolist(), strict=True) if p > 0]
+    return {"entropy": _round(torch.special.entr(law).sum()), "top": top}
+
+
+def _chances(step: Step, parent: int, left: Tensor) -> list[tuple[int, float | None]]:
+    """With what probability the residual rule lets each drawn child stand, as far as it was asked."""
+    tree, chances = step.tree, []
+    for i in tree.children(parent):
+        token, q = tree.tokens[i], tree.q[i]
+        chances.append((i, _round(min(1.0, float(left[token] / (1 if q is None else q[token]))))))
+        if i in step.verdict.path:
+            break
+        rest = left.index_fill(0, torch.tensor(token), 0) if q is None else (left - q.to(left)).clamp(min=0)
+        left = rest / rest.sum() if rest.sum() > 0 else left
+    return chances if any(tree.q[i] is not None for i in tree.children(parent)) else []
+
+
+def _judge(step: Step, node: int) -> tuple[str, str]:
+    """What became of a node, and a word for why; the page makes a sentence of it."""
+    tree, (path, extra) = step.tree, step.verdict
+    parent, siblings = tree.parents[node], tree.children(tree.parents[node])
+    if node in path:
+        return "accepted", ""
+    if tree.ghost[node]:
+        below = parent != ROOT and tree.ghost[parent]
+        repeated = any(tree.tokens[i] == tree.tokens[node] for i in siblings if i < node)
+        return "ghost", "below" if below else "repeated" if repeated else "forbidden"
+    if parent != ROOT and parent not in path:
+        return "unreached", "above"
+    stands = [i for i in siblings if i in path]
+    drawn = any(tree.q[i] is not None for i in siblings)
+    if not stands and not extra:
+        return "unreached", "ended"
+    if drawn and stands and stands[0] < node:
+        return "unreached", "sibling"
+    return "refused", "greedy" if step.p.greedy else "drawn" if drawn else "other"
+
+
+def _round(x: Tensor | float) -> float | None:
+    """Four digits, for JSON; None for what is no number (the law of a dead row)."""
+    return float(f"{x:.4g}") if math.isfinite(x) else None
