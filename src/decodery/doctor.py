@@ -1,0 +1,77 @@
+"""What this machine and a model can do, and what a forward costs here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from decodery.measure import cost_curve, overhead
+from decodery.model.model import Model
+from decodery.words import Cap
+
+Report = dict[str, dict[str, Any]]
+
+
+def examine_all(model: Model) -> Report:
+    """Machine, model, abilities, costs; takes some seconds of forwards."""
+    report: Report = {"machine": machine(), "model": _model(model), "abilities": _abilities(model)}
+    costs = cost_curve(model)
+    report["cost of a forward, 64 tokens cached"] = {f"n={n}": f"{ms:.0f} ms ({ms / costs[1]:.2f} x n=1)" for n, ms in costs.items()}
+    engine = overhead(model)
+    if engine is not None:
+        report["engine"] = {
+            "step at n=8": f"{engine.step:.1f} ms, of it the bare forward {engine.forward:.1f} ms",
+            "overhead": f"{engine.share:.1%} of a step (mask, tree, verify, detokenise)",
+        }
+    return report
+
+
+def machine() -> dict[str, Any]:
+    """Processor, threads, versions; also the head of every result file."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        **{package: version(package) for package in ("torch", "transformers", "decodery")},
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+def _model(model: Model) -> dict[str, Any]:
+    config = model.network.config.get_text_config()
+    parameters = sum(p.numel() for p in model.network.parameters())
+    size = sum(p.numel() * p.element_size() for p in model.network.parameters())
+    return {
+        "name": model.name,
+        "class": type(model.network).__name__,
+        "layers": config.num_hidden_layers,
+        "parameters": f"{parameters / 1e6:.0f} M, {size / 2**20:.0f} MiB as {str(model.network.dtype).removeprefix('torch.')}",
+        "device": str(model.network.device),
+        "attention": getattr(config, "_attn_implementation", "unknown"),
+        "vocabulary": model.vocab,
+        "context": model.context,
+        "end of sequence": sorted(model.eos),
+        "chat template": "yes" if model.text.tokenizer.chat_template else "no",
+    }
+
+
+def _abilities(model: Model) -> dict[str, Any]:
+    return {cap.value: "yes" if cap in model.can else f"no: {model.missing.get(cap, '')}" for cap in Cap}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

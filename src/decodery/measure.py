@@ -1,0 +1,117 @@
+"""What a forward costs on this machine, and what the engine adds to it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from decodery.model.model import Model
+from decodery.model.session import Session
+from decodery.model.slots import SlotArena
+from decodery.stop import Stop
+from decodery.text import TextStream
+from decodery.tree import TokenTree
+
+WORDS = "The quick brown fox jumps over the lazy dog and looks back at the river. "
+
+
+def cost_curve(model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int = 64, repeats: int = 5) -> dict[int, float]:
+    """Milliseconds of one forward of n new tokens after ``cached`` ones; the median of interleaved repeats."""
+    session = _warm(model, cached)
+    seconds: dict[int, list[float]] = {n: [] for n in sizes}
+    for n in (sizes[0], *list(sizes) * repeats):
+        tree = _tree(session, n - 1)
+        start = perf_counter()
+        session.forward(tree)
+        seconds[n].append(perf_counter() - start)
+        session.forget()
+        session.rewind(len(session.tokens) - 1)
+        session.commit([session.tokens[-1]])
+    return {n: 1e3 * statistics.median(times) for n, times in seconds.items()}
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Median milliseconds of a step of ``n`` tokens, and of the bare forward inside it."""
+
+    n: int
+    step: float
+    forward: float
+
+    @property
+    def share(self) -> float:
+        """What the engine adds, as a share of the step."""
+        return 1 - self.forward / self.step
+
+
+def overhead(model: Model, n: int = 8, steps: int = 12) -> Overhead | None:
+    """The engine's own time in greedy steps that verify ``n - 1`` drafts; None where the cache has no slots."""
+    from decodery.constrain.free import Free
+    from decodery.draft.jacobi import Jacobi
+    from decodery.law import Laws
+    from decodery.loop import speculate, together
+    from decodery.verify.greedy import Greedy
+    from decodery.words import LOGITS
+
+    session = _warm(model, 64)
+    if not isinstance(session.arena, SlotArena):
+        return None
+    bare = _Timed(session.arena.backend)
+    session.arena.backend = bare
+    stop = Stop(text=TextStream(model.text, ("never to be found",)))
+    parts = (Jacobi(n - 1), Greedy(), Laws(), Free())
+    whole: list[float] = []
+    program = together([speculate(session, *parts, _NoChoice(), stop, LOGITS)])
+    for _ in range(steps):
+        start = perf_counter()
+        next(program)
+        stop.text and stop.text.piece()
+        whole.append(perf_counter() - start)
+    return Overhead(n, 1e3 * statistics.median(whole[1:]), 1e3 * statistics.median(bare.seconds[1:]))
+
+
+class _Timed:
+    """A backend that books the time of each forward."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend, self.seconds = backend, list[float]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def forward(self, store: Any, batch: Any) -> Any:
+        start = perf_counter()
+        answer = self._backend.forward(store, batch)
+        self.seconds.append(perf_counter() - start)
+        return answer
+
+
+class _NoChoice:
+    """Greedy decoding draws nothing."""
+
+    def pick(self, p: Any) -> int:
+        raise AssertionError("a greedy law was drawn from")
+
+    def flip(self, a: float) -> bool:
+        raise AssertionError("a greedy law was drawn from")
+
+
+def _warm(model: Model, cached: int) -> Session:
+    words = model.encode(WORDS) or [0]
+    session = model.session((words * (cached // len(words) + 1))[:cached])
+    session.forward()
+    session.commit(words[:1])
+    return session
+
+
+def _tree(session: Session, drafts: int) -> TokenTree:
+    """A caterpillar: half of the drafts deep, half beside them."""
+    tree, node = TokenTree(), -1
+    for i in range(drafts):
+        child = tree.add(session.tokens[i % 16], node if i % 2 == 0 else tree.parents[-1] if len(tree) else -1)
+        if i % 2 == 0:
+            node = child
+    return tree
