@@ -41,6 +41,9 @@ def build(recipe: Recipe, model: Model) -> Built:
     except ValueError as error:
         raise DecoderyError(str(error)) from error
     parts: list[Part] = [draft, verify, constrain, *guides, *([search] if search else [])]
+    names = [name for guide in guides for name in guide.companions()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise PartsClash(f"two guides ask for a companion called {twice!r}; name each guide with a companion once")
     want = LOGITS
     for part in parts:
         want |= part.want

@@ -35,7 +35,7 @@ class Law:
         """Probabilities ``[V]`` of one row, fresh memory; None for a dead row."""
         if self.greedy:
             best = self.best[row]
-            return None if best is None else torch.zeros_like(self.logits[row]).index_fill_(0, torch.tensor(best), 1.0)
+            return None if best is None else torch.zeros_like(self.logits[row]).index_fill_(0, self.logits.new_tensor(best).long(), 1.0)
         logits = self.logits[row]
         if self._sound(logits.max()) == -torch.inf:
             return None
@@ -60,12 +60,20 @@ class Laws:
 
     def __call__(self, rows: Rows, masks: Sequence[Tensor | None] = ()) -> Law:
         """The law of every row; ``masks`` holds a bool ``[V]`` a row, or None where all is allowed."""
-        logits = rows.logits
+        logits = rows.logits.to(torch.promote_types(rows.logits.dtype, torch.float32))
         if self.guides or any(mask is not None for mask in masks):
             logits = logits.clone()
+        # Before the guides, so that "the 5 likeliest" means of those allowed; after them, so that the constraint holds
+        # whatever they did.
+        _forbid(logits, masks)
         for guide in self.guides:
             logits = guide(logits, rows)
-        for row, mask in enumerate(masks):
-            if mask is not None:
-                logits[row].masked_fill_(~mask, -torch.inf)
+        if self.guides:
+            _forbid(logits, masks)
         return Law(logits, self.greedy)
+
+
+def _forbid(logits: Tensor, masks: Sequence[Tensor | None]) -> None:
+    for row, mask in enumerate(masks):
+        if mask is not None:
+            logits[row].masked_fill_(~mask.to(logits.device), -torch.inf)

@@ -87,10 +87,16 @@ def part(role: str, spec: Spec) -> Part:
     """A part of this role from its spec. Raises ``UnknownPart`` or ``DecoderyError`` naming what is wrong."""
     if isinstance(spec, Part):
         return spec
-    name, parameters = parse(spec) if isinstance(spec, str) else _single(role, spec)
-    kind = find(role, name).part
+    name, rest = spec.partition(":")[::2] if isinstance(spec, str) else (next(iter(spec), ""), "")
+    kind = find(role, name.strip()).part
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     hints = typing.get_type_hints(kind)
+    if not isinstance(spec, str):
+        parameters = _single(role, spec)
+    elif rest and [hints[field] for field in fields] == [str]:
+        parameters = {"": rest.removeprefix(f"{next(iter(fields))}=")}  # one text, such as a regular expression: as it is
+    else:
+        _, parameters = parse(spec)
     if "" in parameters:  # "temperature:0.7" means the first parameter
         parameters[next(iter(fields), "")] = parameters.pop("")
     if unknown := parameters.keys() - fields.keys():
@@ -123,7 +129,7 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     parameters: dict[str, Any] = {}
     for item in _split(rest):
         key, equals, value = item.partition("=")
-        if not equals:
+        if not equals or not key.strip().isidentifier():
             key, value = "", item
         if key.strip() in parameters:
             raise DecoderyError(f"{spec!r} gives {key.strip() or 'the first parameter'} twice")
@@ -189,13 +195,13 @@ def _key(key: Any) -> Any:
     return int(key) if isinstance(key, str) and key.lstrip("-").isdigit() else key
 
 
-def _single(role: str, spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _single(role: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     if len(spec) != 1:
         raise DecoderyError(f"a {role} entry names one part, such as {{'name': {{...}}}}, not {dict(spec)!r}")
-    ((name, parameters),) = spec.items()
+    (parameters,) = spec.values()
     if parameters is not None and not isinstance(parameters, Mapping):
         parameters = {"": parameters}
-    return str(name), dict(parameters or {})
+    return dict(parameters or {})
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

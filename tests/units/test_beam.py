@@ -91,6 +91,28 @@ def same(ours: Sequence[Candidate], theirs: Sequence[Candidate], tolerance: floa
     assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], abs=tolerance)
 
 
+@dataclass
+class Spy(Guide):
+    """Checks what guides are told, and counts."""
+
+    session: Session = field(default_factory=lambda: ToyModel().session())
+    lm: Any = None
+    seen: list[int] = field(default_factory=list)
+
+    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
+        assert rows.prompt == len(PROMPT)
+        assert list(rows.context) == list(PROMPT)
+        for row in range(len(rows)):
+            assert torch.equal(logits[row], self.lm(tuple(rows.words(row))))
+        leaves = {tuple(rows.words(row)) for row in range(len(rows))}
+        above = {words[:n] for words in leaves for n in range(1, len(words) + 1)}
+        assert len(self.session.arena.nodes) == len(above), (
+            "shared beginnings are stored once, what was dropped is gone"
+        )
+        self.seen.append(len(rows))
+        return logits
+
+
 # Brute force
 
 
@@ -164,6 +186,17 @@ def test_companions_walk_with_every_beam() -> None:
         assert session.companions["negative"].tokens == [2, 1, *steps[-1].tokens]
 
 
+def test_more_ends_than_beams_leave_a_full_beam() -> None:
+    """Three likely ends a row push every other token behind the first ``2 * width`` candidates."""
+    toy = ToyModel(vocab=5, eos=frozenset({1, 2, 3}))
+    toy.lm = lambda words: torch.tensor([0.1, 3.0, 2.9, 2.8, 0.0], dtype=torch.float64) + 0.01 * len(words)
+    session, spy = toy.session(PROMPT), Spy()
+    spy.lm, spy.session = toy.lm, session
+    search(Beam(2, 50.0, "never"), session, Stop(toy.eos, 4), spy)
+    assert spy.seen == [1, 2, 2, 2]
+    assert session.tokens[3:] == [0, 0, 0, 1]
+
+
 # transformers
 
 
@@ -192,8 +225,8 @@ def prompts(seed: int) -> list[list[int]]:
 
 def theirs(
     net: LlamaForCausalLM, prompt: list[int], beam: Beam, eos: list[int], n: int, **options: Any
-) -> list[Candidate]:
-    """What transformers answers."""
+) -> tuple[list[Candidate], int]:
+    """What transformers answers, and after how many forwards."""
     answer = net.generate(
         torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False, max_new_tokens=n,
         num_beams=beam.width, num_return_sequences=beam.width, length_penalty=beam.length_penalty,
@@ -204,7 +237,7 @@ def theirs(
     for row, score in zip(answer.sequences[:, len(prompt) :].tolist(), answer.sequences_scores.tolist(), strict=True):
         end = next((i for i, token in enumerate(row, 1) if token in eos), len(row))
         found.append(Candidate(tuple(row[:end]), score))
-    return found
+    return found, len(answer.scores)
 
 
 def likely(net: LlamaForCausalLM, prompt: list[int], n: int) -> list[int]:
@@ -225,8 +258,9 @@ def test_like_transformers(ends: int, penalty: float, early_stopping: bool | str
             eos = likely(net, prompt, ends)
             session, stop = Session(SlotArena(TorchBackend(net)), prompt), Stop(frozenset(eos), 12)
             steps = search(beam, session, stop)
-            expected = theirs(net, prompt, beam, eos, 12)
+            expected, forwards = theirs(net, prompt, beam, eos, 12)
             same(steps[-1].candidates, expected, 1e-4)
+            assert len(steps) == forwards
             assert steps[-1].tokens == list(expected[0].tokens)
             assert stop.reason == ("stop" if steps[-1].tokens[-1] in eos else "length")
             lengths |= {len(one.tokens) for one in expected}
@@ -264,9 +298,9 @@ def test_guides_like_transformers(
         for prompt in prompts(seed):
             beam, stop = Beam(3), Stop(frozenset({3, 20}), 10)
             steps = search(beam, Session(SlotArena(TorchBackend(net)), prompt), stop, *guides)
-            expected = theirs(net, prompt, beam, [3, 20], 10, renormalize_logits=True, **options)
+            expected, _ = theirs(net, prompt, beam, [3, 20], 10, renormalize_logits=True, **options)
             same(steps[-1].candidates, expected, 1e-4)
-            changed += expected[0].tokens != theirs(net, prompt, beam, [3, 20], 10)[0].tokens
+            changed += expected[0].tokens != theirs(net, prompt, beam, [3, 20], 10)[0][0].tokens
     assert changed, "the guide changed nothing"
 
 
@@ -311,28 +345,6 @@ def test_states_a_guide_wants_come_along() -> None:
 
 
 # The arena
-
-
-@dataclass
-class Spy(Guide):
-    """Checks what guides are told, and counts."""
-
-    session: Session = field(default_factory=lambda: ToyModel().session())
-    lm: Any = None
-    seen: list[int] = field(default_factory=list)
-
-    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
-        assert rows.prompt == len(PROMPT)
-        assert list(rows.context) == list(PROMPT)
-        for row in range(len(rows)):
-            assert torch.equal(logits[row], self.lm(tuple(rows.words(row))))
-        leaves = {tuple(rows.words(row)) for row in range(len(rows))}
-        above = {words[:n] for words in leaves for n in range(1, len(words) + 1)}
-        assert len(self.session.arena.nodes) == len(above), (
-            "shared beginnings are stored once, what was dropped is gone"
-        )
-        self.seen.append(len(rows))
-        return logits
 
 
 @pytest.mark.parametrize("eos", [frozenset(), frozenset({2})], ids=["open", "ends"])
@@ -491,6 +503,21 @@ def test_a_stop_string_ends_a_hypothesis() -> None:
         assert stop.text is not None
         assert stop.text.tokens == list(every[0].tokens)
         assert (stop.reason == "stop") == (every[0].tokens[-2:] in {(2, 1), (0, 0)})
+
+
+def test_a_stop_string_against_the_constraint_does_not_settle_the_search() -> None:
+    codec = SimpleNamespace(decode=lambda tokens: "".join("abc"[t] for t in tokens if t < 3))
+    broken = 0
+    for seed in range(8):
+        toy = ToyModel(vocab=4, seed=seed, eos=frozenset({3}))
+        stop = Stop(toy.eos, 9, text=TextStream(codec, ("cb",)))  # type: ignore[arg-type]
+        constrain = Regex("c[ab][ab]").bind(toy)
+        steps = search(Beam(1, early_stopping=True), toy.session(PROMPT), stop, constrain=constrain)
+        assert len(steps[-1].tokens) == 4
+        assert steps[-1].tokens[:2] == [2, 0]
+        row = toy.lm((*PROMPT, 2))
+        broken += bool(row[1] > row[0])
+    assert broken, "the stop string was never the likelier way"
 
 
 def test_time_and_context_limits() -> None:

@@ -81,14 +81,18 @@ class Session:
         if not 0 <= length <= len(self.tokens):
             raise ValueError(f"cannot rewind to {length}: {len(self.tokens)} tokens are committed")
         for companion in self.companions.values():
-            companion.rewind(len(companion.tokens) - len(self.tokens) + length)
+            companion.rewind(max(companion.prompt, len(companion.tokens) - len(self.tokens) + length))
         self.forget()
         del self.tokens[length:]
         self.prompt = min(self.prompt, length)
         self._shrink(length)
 
     def restart(self, tokens: Sequence[int]) -> int:
-        """Make ``tokens`` the whole text, keeping the cache of the common beginning; returns how much was kept."""
+        """Make ``tokens`` the whole text, keeping the cache of the common beginning; returns how much was kept.
+
+        Companions go: they followed another prompt.
+        """
+        self.accompany({})
         same = 0
         for ours, theirs in zip(self.tokens, tokens, strict=False):
             if ours != theirs:
@@ -118,11 +122,12 @@ class Session:
     def follow(self, session: Session) -> None:
         """Bring the own text to that of ``session``; the usual first line of a drafter that has its own session."""
         if self._base is None:
-            fresh = session.tokens[len(self.tokens) :]
+            self.prompt, fresh = session.prompt, session.tokens[len(self.tokens) :]
             if session.tokens[: len(self.tokens)] == self.tokens:
                 self.commit(fresh)
             else:
                 self.restart(session.tokens)
+                self.prompt = session.prompt
         else:
             self.forget()
             self._shrink(0)
@@ -158,7 +163,10 @@ class Session:
         )
 
     def accompany(self, companions: dict[str, Companion], arena: Arena | None = None) -> None:
-        """Declare contexts that follow every commit, rewind and fork of this one from now on."""
+        """Declare the contexts that follow every commit, rewind and fork of this one from now on; earlier ones go."""
+        for old in self.companions.values():
+            old.close()
+        self.companions = {}
         for name, companion in companions.items():
             follower = Session(arena or self.arena, [*companion.prompt, *self.tokens[self.prompt :]])
             follower.prompt = len(companion.prompt)

@@ -41,7 +41,7 @@ class ToyArena(Arena):
     def _compute(self, feed: Feed) -> Answer:
         lm = self.lm if feed.layers is None else self.shallow
         rows = [lm(tuple(self.words(h))) for h in feed.handles if h in feed.wanted]
-        return Answer(torch.stack(rows) if rows else torch.zeros(0, 0))
+        return Answer(torch.stack(rows) if rows else torch.zeros(0, len(lm(()))))
 
 
 @dataclass

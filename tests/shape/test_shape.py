@@ -1,0 +1,68 @@
+"""The shape of the code: small files, layers that point downwards, no type tests on parts."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from decodery import docs
+from decodery.registry import ROLES, entries
+
+SOURCE = Path(docs.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+PARTS = [path for path in FILES if path.parent.name in ROLES and path.name != "__init__.py"]
+LAYERS = [
+    {"errors", "words", "chooser", "tree", "law", "text", "stop", "stats", "registry"},
+    {"model"},
+    {"constrain", "draft", "verify", "guide", "search"},
+    {"loop", "recipe", "build"},
+    {"engine", "measure", "trace", "hf", "compare", "chat", "doctor", "docs"},
+    {"cli", "__init__", "__main__"},
+]
+"""Lower layers first; a file may import from its own layer and below (imports for type checking and inside functions are
+free: they bind names late)."""
+
+
+def layer(module: str) -> int:
+    return next(i for i, names in enumerate(LAYERS) if module in names)
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_part_fits_on_two_pages(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_lower_layers_do_not_import_higher_ones(path: Path) -> None:
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("decodery."):
+            imported = (node.module or "").split(".")[1]
+            assert layer(imported) <= layer(own), f"{own} imports {imported}"
+
+
+def test_no_type_tests_on_parts() -> None:
+    """Parts are asked for what they need, never for what they are."""
+    kinds = {entry.part.__name__ for entry in entries()} | {"Drafter", "Verifier", "Guide", "Constraint", "Search"}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
+                names = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+                assert not names & kinds, f"{path.name}:{node.lineno}"
+
+
+def test_there_is_one_loop_and_it_is_short() -> None:
+    tree = ast.parse((SOURCE / "loop.py").read_text())
+    speculate = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "speculate")
+    assert (speculate.end_lineno or 0) - speculate.lineno < 40
+    loops = [path.name for path in FILES if ".propose(" in path.read_text()]
+    assert loops == ["loop.py"]
+
+
+def test_documentation_is_up_to_date() -> None:
+    """`make docs` would change nothing."""
+    for name, text in (("methods.md", docs.methods()), ("composition.md", docs.composition())):
+        assert (docs.ROOT / "docs" / name).read_text() == text, f"docs/{name} is old: run make docs"
+    assert docs.table() in (docs.ROOT / "README.md").read_text(), "README.md is old: run make docs"
