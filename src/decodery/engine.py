@@ -193,7 +193,7 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Any) -
     Returns:
         ``Output``; a list of them for a list of prompts or a given ``n``.
     """
-    outputs = stream(model, prompt, n=n or 1, **options).finish()
+    outputs = stream(model, prompt, n=1 if n is None else n, **options).finish()
     return outputs[0] if n is None and not is_batch(prompt) else outputs
 
 

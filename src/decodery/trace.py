@@ -45,8 +45,8 @@ class Recorder:
         candidates = [[self._codec.decode(candidate.tokens), _round(candidate.score)] for candidate in step.candidates]
         entry = _plain(step) | {"after": context[-1], "candidates": candidates}
         tops = (token for row in entry["rows"] for token, _ in row["top"])
-        fresh = {context[-1], *step.tokens, *step.tree.tokens, *tops} - self._words.keys()
-        self._words |= {token: self._word(token) for token in fresh}
+        for token in {context[-1], *step.tokens, *step.tree.tokens, *tops} - self._words.keys():
+            self._words[token] = self._word(token)
         self._steps.append(entry)
 
     def page(self, stats: Stats, text: str) -> str:
@@ -91,6 +91,7 @@ def _plain(step: Step) -> dict[str, Any]:
     return {
         "tokens": step.tokens,
         "path": path,
+        "greedy": step.p.greedy,
         "extra_p": _round(laws[path[-1] if path else ROOT][extra[0]]) if extra else None,
         "seconds": {phase: _round(seconds) for phase, seconds in step.seconds.items()},
         "rows": [{"node": node, **_law(laws[node])} for node in (ROOT, *path)],

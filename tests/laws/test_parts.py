@@ -1,0 +1,233 @@
+"""The laws of each role, for every registered part; no part is named where the law is general."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decodery.chooser import Scripted, Seeded, enumerate_law
+from decodery.law import Law, Laws
+from decodery.loop import speculate, together
+from decodery.model.session import Session
+from decodery.model.toy import ToyModel
+from decodery.stop import Stop
+from decodery.tree import ROOT, TokenTree
+from decodery.verify.greedy import Greedy
+from decodery.verify.residual import Residual
+from decodery.words import LOGITS, Budget, Chooser, Constraint, Drafter, Rows, Scheme, Tensor
+
+from .exact import specimens
+
+DRAFTS = {name: part for name, part in specimens("draft") if isinstance(part, Drafter)}
+CONSTRAINTS = {name: part for name, part in specimens("constrain") if isinstance(part, Constraint)}
+VERIFIERS = dict(specimens("verify"))
+
+
+def rows_of(tree: TokenTree, logits: list[Tensor]) -> Rows:
+    live = tree.live()
+    index = [live.index(i) + 1 if i in live else None for i in range(len(tree))]
+    return Rows(torch.stack(logits[: len(live) + 1]), (0,), [(), *(tree.words(i) for i in live)], index, 1)
+
+
+# ---- verifiers ---------------------------------------------------------------------------------------------------------
+
+P = torch.tensor([0.5, 0.05, 0.15, 0.3], dtype=torch.float64)
+Q = torch.tensor([0.1, 0.6, 0.1, 0.2], dtype=torch.float64)
+
+
+def siblings(k: int, replace: bool, rng: Chooser, q: Tensor = Q, told: Tensor | None = None) -> TokenTree:
+    """k children of the root drawn from q; ``told``: the law the tree claims they were drawn from."""
+    tree = TokenTree(scheme=Scheme.IID if replace else Scheme.DISTINCT)
+    for _ in range(k):
+        if not float(q.sum()) > 0:
+            break
+        q = q / q.sum()
+        tree.add(token := rng.pick(q), q=q if told is None else told)
+        if not replace:
+            q = q.index_fill(0, torch.tensor(token), 0.0)
+    return tree
+
+
+def outcome(p: Tensor, k: int, replace: bool, **drawn: Any) -> tuple[dict[int, float], float]:
+    """The law of the next token, and how likely it came from the draft."""
+    fate: Counter[tuple[int, bool]] = Counter()
+
+    def once(rng: Chooser) -> tuple[int, bool]:
+        tree = siblings(k, replace, rng, **drawn)
+        rows = rows_of(tree, [p.log()] * (k + 1))
+        verdict = Residual()(tree, Law(rows.logits, greedy=False), rows, rng)
+        return verdict.tokens(tree)[0], bool(verdict.path)
+
+    fate.update(enumerate_law(once))
+    law: Counter[int] = Counter()
+    for (token, _), weight in fate.items():
+        law[token] += weight
+    return dict(law), sum(weight for (_, accepted), weight in fate.items() if accepted)
+
+
+def distance(law: dict[int, float], p: Tensor) -> float:
+    return sum(abs(law.get(token, 0.0) - chance) for token, chance in enumerate(p.tolist())) / 2
+
+
+@pytest.mark.parametrize(
+    ("k", "replace", "accepted"),
+    [(1, True, 0.45), (2, True, 0.655), (3, True, 0.6895), (1, False, 0.45), (2, False, 0.7375), (3, False, 0.85417)],
+)
+def test_residual_on_the_reference_vectors(k: int, replace: bool, accepted: float) -> None:
+    """The published acceptance of multi-round and recursive rejection, and always the target's law."""
+    law, chance = outcome(P, k, replace)
+    assert distance(law, P) < 1e-9
+    assert chance == pytest.approx(accepted, abs=1e-5)
+
+
+def test_disjoint_and_certain_targets() -> None:
+    for k, replace, accepted in ((1, True, 0.5), (2, True, 0.75), (2, False, 1.0)):
+        law, chance = outcome(torch.tensor([1.0, 0.0]).double(), k, replace, q=torch.tensor([0.5, 0.5]).double())
+        assert law[0] == pytest.approx(1.0)
+        assert chance == pytest.approx(accepted)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "error"),
+    [
+        ({"q": torch.eye(4).double()[1], "told": Q}, 0.20),  # drafted by argmax, verified with the soft law
+        ({"replace": False, "told": Q}, 0.225),  # drawn without replacement, verified as if with
+    ],
+)
+def test_a_wrong_account_of_q_is_noticed(drawn: dict[str, Any], error: float) -> None:
+    """The enumeration sees the classic mistakes: it could fail."""
+    told = {"k": 1 if "q" in drawn else 2, "replace": True} | drawn
+    law, _ = outcome(P, **told)
+    assert distance(law, P) == pytest.approx(error, abs=5e-3)
+
+
+@given(st.data())
+def test_greedy_equals_residual(data: Any) -> None:
+    """On greedy laws the fast path and the residual rule agree on every tree, drawn or certain, ghosts included."""
+    tree = TokenTree()
+    certain = data.draw(st.booleans())
+    for i in range(data.draw(st.integers(0, 7))):
+        q = None if certain else torch.softmax(torch.tensor(data.draw(st.lists(st.floats(-2, 2), min_size=4, max_size=4))), 0)
+        tree.add(data.draw(st.integers(0, 3)), data.draw(st.integers(ROOT, i - 1)), q)
+    logits = [torch.tensor(data.draw(st.permutations([0.0, 1.0, 2.0, 3.0]))) for _ in range(len(tree) + 1)]
+    rows = rows_of(tree, logits)
+    p = Law(rows.logits, greedy=True)
+    fast, slow = Greedy()(tree, p, rows, Seeded(1)), Residual()(tree, p, rows, Seeded(1))
+    assert fast == slow
+
+
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_a_dead_row_ends_the_verdict(name: str) -> None:
+    verify: Any = VERIFIERS[name]
+    tree = TokenTree.chain([1])
+    rows = rows_of(tree, [torch.tensor([0.0, 1.0]), torch.full((2,), -torch.inf)])
+    verdict = verify(tree, Law(rows.logits, greedy=True), rows, Seeded(0))
+    assert (verdict.path, verdict.extra) == ((0,), ())
+
+
+# ---- drafters ----------------------------------------------------------------------------------------------------------
+
+
+def drafts(name: str, budget: Budget, greedy: bool, rng: Chooser, prompt: tuple[int, ...] = (0, 1, 2, 0, 1)) -> list[TokenTree]:
+    """Trees that a drafter proposes along a decoding."""
+    toy = ToyModel()
+    draft = copy.deepcopy(DRAFTS[name]).bind(toy)
+    session = toy.session(prompt)
+    trees = []
+
+    class Seen(Stop):
+        def budget(self, session: Session) -> Budget:
+            return budget
+
+    free = CONSTRAINTS["none"]
+    for _, step in together([speculate(session, draft, Residual(), Laws((), greedy), free, rng, Seen(max_new_tokens=9), LOGITS)]):
+        trees.append(step.tree)
+    return trees
+
+
+@pytest.mark.parametrize("name", DRAFTS)
+@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize("budget", [Budget(0, 0), Budget(1, 1), Budget(2, 9), Budget(9, 1), Budget(64, 64)])
+def test_drafters_propose_legal_trees(name: str, greedy: bool, budget: Budget) -> None:
+    """Within the budget; every drawn token possible under its q, which sums to one; the scheme declared and kept."""
+    for tree in drafts(name, budget, greedy, Seeded(3)):
+        assert len(tree) <= budget.nodes
+        assert max(tree.depths, default=0) <= budget.depth
+        assert tree.scheme in DRAFTS[name].emits
+        for i, q in enumerate(tree.q):
+            if q is not None:
+                assert float(q.sum()) == pytest.approx(1.0)
+                assert float(q[tree.tokens[i]]) > 0
+            assert (q is None) == (tree.scheme is Scheme.CERTAIN)
+        if tree.scheme is Scheme.DISTINCT:
+            for node in range(-1, len(tree)):
+                tokens = [tree.tokens[i] for i in tree.children(node)]
+                assert len(set(tokens)) == len(tokens)
+
+
+@pytest.mark.parametrize("name", DRAFTS)
+@pytest.mark.parametrize("greedy", [True, False])
+def test_drafters_repeat(name: str, greedy: bool) -> None:
+    """The same choices give the same trees; nothing is left from another request but what is declared to outlive it."""
+    first, again = (drafts(name, Budget(9, 4), greedy, Seeded(5)) for _ in range(2))
+    assert len(first) == len(again)
+    assert all(_same(a, b) for a, b in zip(first, again, strict=True))
+
+
+def _same(a: TokenTree, b: TokenTree) -> bool:
+    return (a.tokens, a.parents, a.ghost) == (b.tokens, b.parents, b.ghost)
+
+
+# ---- constraints -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_mask_and_advance_agree(name: str) -> None:
+    """A token is in the mask exactly where it may follow, in every state within four tokens; asking changes nothing."""
+    toy = ToyModel()
+    constraint = copy.deepcopy(CONSTRAINTS[name]).bind(toy)
+    states = [constraint.start((0, 1))]
+    seen = 0
+    for _ in range(4):
+        following = []
+        for state in states:
+            mask = constraint.mask(state)
+            for token in range(toy.vocab):
+                after = constraint.advance(state, token)
+                assert (after is not None) == (mask is None or bool(mask[token]))
+                again = constraint.mask(state)
+                assert mask is None or again is not None and torch.equal(mask, again)
+                if after is not None:
+                    following.append(after)
+                    seen += 1
+        states = following[:40]
+    assert seen
+
+
+def test_scripted_choices_cover_every_branch() -> None:
+    """The enumerator itself: weights sum to one and every outcome comes."""
+
+    def once(rng: Chooser) -> tuple[int, bool, int]:
+        first = rng.pick(torch.tensor([0.2, 0.0, 0.8]))
+        return first, rng.flip(0.25), rng.pick(torch.tensor([0.5, 0.5])) if first else 9
+
+    law = enumerate_law(once)
+    assert sum(law.values()) == pytest.approx(1.0)
+    assert law[0, True, 9] == pytest.approx(0.2 * 0.25)
+    assert len(law) == 6
+    assert Scripted([2]).pick(torch.tensor([0.2, 0.0, 0.8])) == 2
+
+
+def test_seeded_never_picks_the_impossible() -> None:
+    rng = Seeded(0)
+    p = torch.tensor([0.0, 1e-30, 0.0, 1.0, 0.0])
+    assert {rng.pick(p) for _ in range(2000)} == {3}
+    counts = Counter(rng.pick(torch.tensor([1.0, 0.0, 3.0])) for _ in range(8000))
+    assert counts[1] == 0
+    assert abs(counts[2] / 8000 - 0.75) < 0.02
