@@ -20,7 +20,7 @@ def examine_all(model: Model) -> Report:
     """Machine, model, abilities, costs; takes some seconds of forwards."""
     report: Report = {"machine": machine(), "model": _model(model), "abilities": _abilities(model)}
     costs = cost_curve(model)
-    report["cost of a forward, 64 tokens cached"] = {f"n={n}": f"{ms:.0f} ms ({ms / costs[1]:.2f} x n=1)" for n, ms in costs.items()}
+    report["cost of a forward"] = {f"n={n}": f"{ms:.0f} ms ({ms / costs[1]:.2f} x n=1)" for n, ms in costs.items()}
     engine = overhead(model)
     if engine is not None:
         report["engine"] = {

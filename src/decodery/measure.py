@@ -61,15 +61,15 @@ def overhead(model: Model, n: int = 8, steps: int = 12) -> Overhead | None:
         return None
     bare = _Timed(session.arena.backend)
     session.arena.backend = bare
-    stop = Stop(text=TextStream(model.text, ("never to be found",)))
+    stop = Stop(context=model.context, text=TextStream(model.text, ("never to be found",)))
     parts = (Jacobi(n - 1), Greedy(), Laws(), Free())
     whole: list[float] = []
     program = together([speculate(session, *parts, _NoChoice(), stop, LOGITS)])
-    for _ in range(steps):
-        start = perf_counter()
-        next(program)
+    start = perf_counter()
+    for _ in zip(range(steps), program, strict=False):
         stop.text and stop.text.piece()
         whole.append(perf_counter() - start)
+        start = perf_counter()
     return Overhead(n, 1e3 * statistics.median(whole[1:]), 1e3 * statistics.median(bare.seconds[1:]))
 
 
@@ -100,6 +100,7 @@ class _NoChoice:
 
 
 def _warm(model: Model, cached: int) -> Session:
+    cached = min(cached, model.context // 4)
     words = model.encode(WORDS) or [0]
     session = model.session((words * (cached // len(words) + 1))[:cached])
     session.forward()

@@ -50,7 +50,12 @@ class Text:
         """The tokenizer as llguidance reads it; takes about a second, once."""
         import llguidance.hf
 
-        return llguidance.hf.from_tokenizer(self.tokenizer, n_vocab=self.vocab)  # type: ignore[arg-type]
+        try:
+            return llguidance.hf.from_tokenizer(self.tokenizer, n_vocab=self.vocab)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise BadModel(
+                f"constraints need a byte-level or SentencePiece tokenizer; llguidance cannot read this one: {error}"
+            ) from error
 
 
 @dataclass

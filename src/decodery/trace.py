@@ -19,8 +19,7 @@ from decodery.text import Text, TextStream
 from decodery.tree import ROOT
 from decodery.words import Step, Tensor
 
-TOP = 5
-"""How many of the likeliest tokens of a law are kept."""
+TOP = 5  # likeliest tokens kept of each law
 HALF = "\N{REPLACEMENT CHARACTER}"
 """Stands before the tokenizer's own name of a token that holds a part of a character; the page shows its bytes."""
 

@@ -1,0 +1,174 @@
+"""The command line over a tiny model in a local directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from decodery.cli import app
+
+from ..hf.test_decode import tokenizer
+from ..hf.tiny import network
+
+CHAT = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: Any) -> str:
+    folder = tmp_path_factory.mktemp("tiny")
+    words = tokenizer()
+    words.chat_template = CHAT
+    network("llama").save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)
+
+
+def call(*arguments: str, code: int = 0, **options: Any) -> Any:
+    result = CliRunner().invoke(app, list(arguments), **options)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def test_run_streams_and_closes_with_figures(tiny: str) -> None:
+    result = call("run", "w5 w9 w12", "-m", tiny, "-d", "jacobi", "-n", "12", "--show-draft")
+    assert result.stdout.startswith("w")
+    assert "tokens/forward" in result.stderr
+    quiet = call("run", "w5 w9 w12", "-m", tiny, "-n", "12", "--quiet")
+    assert quiet.stdout == result.stdout
+    assert not quiet.stderr
+
+
+def test_run_prints_json(tiny: str) -> None:
+    common = ("-m", tiny, "-n", "9", "--json", "-t", "0.8", "--seed", "3")
+    answer = json.loads(call("run", "w5 w9 w12", *common, "-d", "ngram:max=3").stdout)
+    assert answer["recipe"] == {"draft": {"ngram": {"max": 3}}, "guide": [{"temperature": {"t": 0.8}}]}
+    assert answer["finish_reason"] == "length"
+    assert len(answer["tokens"]) == answer["stats"]["tokens"] == 9
+    again = json.loads(call("run", "-", *common, "--draft", "none", input="w5 w9 w12").stdout)
+    assert again["tokens"] == answer["tokens"]
+
+
+def test_model_and_parts_from_environment_config_and_recipe(tiny: str, tmp_path: Path) -> None:
+    plain = call("run", "w5 w9", "-n", "6", "-q", env={"DECODERY_MODEL": tiny}).stdout
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {tiny}\ndraft: jacobi\nmax_new_tokens: 6\n")
+    answer = json.loads(call("--config", str(config), "run", "w5 w9", "--json").stdout)
+    assert answer["text"].strip() == plain.strip()
+    assert answer["recipe"] == {"draft": "jacobi"}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("draft: {ngram: {width: 2}}\nguide: [{repetition: 1.5}]\n")
+    answer = json.loads(call("run", "w5 w9", "-m", tiny, "--recipe", str(recipe), "-n", "3", "--json").stdout)
+    assert answer["recipe"] == {"draft": {"ngram": {"width": 2}}, "guide": [{"repetition": {"penalty": 1.5}}]}
+
+
+def test_compare(tiny: str) -> None:
+    rows = json.loads(call("compare", "w5 w9 w12", "-m", tiny, "-n", "20", "--json").stdout)
+    assert [row["draft"] for row in rows] == ["none", "ngram", "recycling", "jacobi", "model"]
+    assert all(row["identical"] for row in rows)
+    assert all(row["drafted"] for row in rows[1:])
+    table = call("compare", "w5 w9 w12", "-m", tiny, "-n", "5", "-d", "ngram:max=2,min=1,recycling").stdout
+    assert "identical" in table
+    assert "recycling" in table
+
+
+def test_list_and_show() -> None:
+    rows = json.loads(call("list", "--json").stdout)
+    assert {row["role"] for row in rows} == {"draft", "verify", "guide", "constrain", "search"}
+    assert "recycling" in call("list", "draft").stdout
+    shown = call("show", "recycling").stdout
+    assert "template: str = 'small'" in shown
+    assert "recycling.py" in shown
+    assert "guide part top-p" in call("show", "guide/top-p").stdout
+
+
+def test_trace_is_written(tiny: str, tmp_path: Path) -> None:
+    page = tmp_path / "trace.html"
+    call("run", "w5 w9 w12", "-m", tiny, "-d", "jacobi", "-n", "6", "--trace", str(page))
+    assert "<html" in page.read_text()
+    call("run", "w5", "-m", tiny, "-n", "2", "--trace", str(tmp_path / "missing" / "trace.html"), code=2)
+
+
+def test_doctor(tiny: str) -> None:
+    report = json.loads(call("doctor", "-m", tiny, "--json").stdout)
+    assert report["abilities"]["tree"] == "yes"
+    assert set(report["cost of a forward"]) == {"n=1", "n=4", "n=8", "n=16"}
+    assert "overhead" in report["engine"]
+
+
+def test_chat(tiny: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """A conversation keeps its cache; commands work; what is wrong does not end it."""
+    lines = iter(
+        ["w5 w9", "/draft jacobi", "w12", "/stats", "/nonsense", "/draft nonsense", f"/save {tmp_path / 'talk.json'}", "/quit"]
+    )
+    monkeypatch.setattr("rich.console.Console.input", lambda *_, **__: next(lines))
+    shown = call("chat", "-m", tiny, "-n", "4").stdout
+    assert "no command /nonsense" in shown
+    assert "no draft part is called 'nonsense'" in shown
+    talk = json.loads((tmp_path / "talk.json").read_text())
+    assert [message["role"] for message in talk] == ["user", "assistant"] * 2
+    cached = [line for line in shown.splitlines() if "prompt tokens from the cache" in line]
+    assert " 0 of 2 " in cached[0]
+    assert " 0 of " not in cached[1]
+
+
+def test_interrupt_stops_the_answer_not_the_chat(tiny: str, monkeypatch: Any) -> None:
+    import decodery.chat as chat
+
+    lines = iter(["w5 w9", "w12", "/quit"])
+    monkeypatch.setattr("rich.console.Console.input", lambda *_, **__: next(lines))
+    real, calls = chat.stream, []
+
+    def stream(*arguments: Any, **options: Any) -> Any:
+        pieces = real(*arguments, **options)
+        calls.append(pieces)
+        if len(calls) == 1:
+            step = type(pieces).__next__
+            count = iter(range(99))
+
+            class Interrupted(type(pieces)):  # type: ignore[misc]
+                def __next__(self) -> Any:
+                    if next(count) == 2:
+                        raise KeyboardInterrupt
+                    return step(self)
+
+            pieces.__class__ = Interrupted
+        return pieces
+
+    monkeypatch.setattr(chat, "stream", stream)
+    shown = call("chat", "-m", tiny, "-n", "6", "-d", "none").stdout
+    assert "stopped" in shown
+    assert len(calls) == 2
+    assert calls[1].output.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "x", "-d", "ngran"], "Did you mean 'ngram'"),
+        (["run", "x", "--recipe", "/nowhere.yaml"], "no such recipe file"),
+        (["--config", "/nowhere.yaml", "run", "x"], "no such config file"),
+        (["run", "x", "-m", "/nowhere/at/all"], "no directory, no .gguf file and no hub id"),
+        (["run", "x", "-m", "/nowhere.gguf"], "no such file"),
+        (["run", "x", "--verify", "greedy", "-t", "0.5", "-m", "TINY"], "is for greedy decoding"),
+        (["run", " ", "-m", "TINY"], "the prompt is empty"),
+        (["run", "w5 " * 200, "-m", "TINY"], "the model's context is 96"),
+        (["run", "w5", "-m", "TINY", "--constrain", "regex:a"], "llguidance cannot read this one"),
+        (["run", "w5", "-m", "TINY", "--dtype", "float99"], "dtype 'float99' is unknown"),
+        (["list", "nonsense"], "there is no role"),
+        (["show", "nonsense"], "no draft part is called"),
+        (["compare", "x", "-d", ",", "-m", "TINY"], "name drafters"),
+    ],
+)
+def test_errors_exit_with_2_and_no_traceback(arguments: list[str], message: str, tiny: str) -> None:
+    result = call(*[tiny if a == "TINY" else a for a in arguments], code=2)
+    assert message in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.output
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = CliRunner().invoke(app, ["--debug", "run", "x", "-d", "ngran"])
+    assert type(result.exception).__name__ == "UnknownPart"
