@@ -50,8 +50,9 @@ class Chat:
         self.session = self.model.session()
         self.reset()
 
-    def reset(self) -> None:
-        """Start over."""
+    def reset(self, system: str | None = None) -> None:
+        """Start over, with another system message if one is given."""
+        self.system = self.system if system is None else system
         self.messages = [{"role": "system", "content": self.system}] if self.system else []
 
     def loop(self) -> None:
@@ -111,7 +112,7 @@ class Chat:
             "/help": lambda: self.out.print("\n".join(f"{key:<18}{value}" for key, value in HELP.items())),
             "/draft": lambda: self.choose(draft=argument or "none"),
             "/guide": lambda: self.choose(guide=[] if argument in ("", "none") else argument.split()),
-            "/system": lambda: (setattr(self, "system", argument), self.reset()),
+            "/system": lambda: self.reset(argument),
             "/retry": self.retry,
             "/reset": self.reset,
             "/save": lambda: self.save(argument),

@@ -78,8 +78,10 @@ def main_options(
             entries = yaml.safe_load(path.read_text()) or {}
             known = {"model", "draft", "verify", "guide", "constrain", "search", "max_new_tokens", "system", "dtype"}
             if not isinstance(entries, dict) or (unknown := entries.keys() - known):
-                raise DecoderyError(f"{path} may set {', '.join(sorted(known))}; not {sorted(unknown or ['a list'])[0]!r}")
-            context.default_map = {name: entries for name in ("run", "chat", "compare", "doctor")}
+                raise DecoderyError(
+                    f"{path} may set {', '.join(sorted(known))}; not {sorted(unknown or ['a list'])[0]!r}"
+                )
+            context.default_map = dict.fromkeys(("run", "chat", "compare", "doctor"), entries)
 
 
 @app.command()
@@ -136,7 +138,9 @@ def run(
             recorder.write(trace, output.stats, output.text)
         if as_json:
             fields = {"text": output.text, "tokens": output.tokens, "finish_reason": output.finish_reason}
-            print(json.dumps(fields | {"stats": output.stats.as_dict(), "recipe": parts.to_dict(), "model": loaded.name}))
+            print(
+                json.dumps(fields | {"stats": output.stats.as_dict(), "recipe": parts.to_dict(), "model": loaded.name})
+            )
             return
         out.print()
         if not quiet:
@@ -184,6 +188,7 @@ def compare(
     """Decode one prompt with several drafters, greedily, and compare: speed, tokens per forward, identical to plain?"""
     with _errors():
         from decodery.compare import compare_drafts
+
         loaded = _load(model, dtype)
         text = sys.stdin.read() if prompt == "-" else prompt
         results = compare_drafts(loaded, _messages(loaded, text, system, raw), draft, max_new_tokens, rounds)
@@ -235,7 +240,10 @@ def show(name: Annotated[str, typer.Argument(help="A part, e.g. recycling or gui
             find(role or "draft", short)
         for entry in found:
             kind = entry.part
-            out.print(f"[bold]{entry.role} part {entry.name}[/bold]" + (f"  [dim]{escape(kind.paper)}[/dim]" * bool(kind.paper)))
+            out.print(
+                f"[bold]{entry.role} part {entry.name}[/bold]"
+                + (f"  [dim]{escape(kind.paper)}[/dim]" * bool(kind.paper))
+            )
             out.print(escape(inspect.cleandoc(kind.__doc__ or "")))
             for field in dataclasses.fields(kind):
                 if field.init:
@@ -290,8 +298,8 @@ def _load(spec: str, dtype: str) -> Any:
 
     from decodery.model.load import load
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     return load(spec, dtype=dtype)
 
 

@@ -35,7 +35,11 @@ class Law:
         """Probabilities ``[V]`` of one row, fresh memory; None for a dead row."""
         if self.greedy:
             best = self.best[row]
-            return None if best is None else torch.zeros_like(self.logits[row]).index_fill_(0, self.logits.new_tensor(best).long(), 1.0)
+            return (
+                None
+                if best is None
+                else torch.zeros_like(self.logits[row]).index_fill_(0, self.logits.new_tensor(best).long(), 1.0)
+            )
         logits = self.logits[row]
         if self._sound(logits.max()) == -torch.inf:
             return None

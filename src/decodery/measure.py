@@ -18,7 +18,9 @@ from decodery.tree import TokenTree
 WORDS = "The quick brown fox jumps over the lazy dog and looks back at the river. "
 
 
-def cost_curve(model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int = 64, repeats: int = 5) -> dict[int, float]:
+def cost_curve(
+    model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int = 64, repeats: int = 5
+) -> dict[int, float]:
     """Milliseconds of one forward of n new tokens after ``cached`` ones; the median of interleaved repeats."""
     session = _warm(model, cached)
     seconds: dict[int, list[float]] = {n: [] for n in sizes}

@@ -94,7 +94,9 @@ def part(role: str, spec: Spec) -> Part:
     if not isinstance(spec, str):
         parameters = _single(role, spec)
     elif rest and [hints[field] for field in fields] == [str]:
-        parameters = {"": rest.removeprefix(f"{next(iter(fields))}=")}  # one text, such as a regular expression: as it is
+        parameters = {
+            "": rest.removeprefix(f"{next(iter(fields))}=")
+        }  # one text, such as a regular expression: as it is
     else:
         _, parameters = parse(spec)
     if "" in parameters:  # "temperature:0.7" means the first parameter

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import weakref
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -32,19 +31,18 @@ class Recorder:
         self._words: dict[int, str] = {}
         self._steps: list[dict[str, Any]] = []
         self._codec = codec
-        self._last: weakref.ref[Step] | None = None
 
     def add(self, step: Step) -> None:
-        """Book one step. The same step twice in a row counts once: the last piece of a stream may repeat it."""
-        if self._last is not None and self._last() is step:
-            return
-        self._last, context = weakref.ref(step), step.rows.context
+        """Book one step."""
+        rows, decode = step.rows, self._codec.decode
         if not self._steps:
-            self._about["prompt"] = self._codec.decode(context[: step.rows.prompt])
-        candidates = [[self._codec.decode(candidate.tokens), _round(candidate.score)] for candidate in step.candidates]
-        entry = _plain(step) | {"after": context[-1], "candidates": candidates}
+            self._about["prompt"] = decode(rows.context[: rows.prompt])
+        entry = _plain(step)
+        if rows.paths[0]:  # row 0 is not the root: a search, and these are its beginnings
+            entry["beams"] = [decode(path)[-200:] for path in rows.paths]
+        entry["candidates"] = [[decode(candidate.tokens), _round(candidate.score)] for candidate in step.candidates]
         tops = (token for row in entry["rows"] for token, _ in row["top"])
-        for token in {context[-1], *step.tokens, *step.tree.tokens, *tops} - self._words.keys():
+        for token in {entry["after"], *step.tokens, *step.tree.tokens, *tops} - self._words.keys():
             self._words[token] = self._word(token)
         self._steps.append(entry)
 
@@ -88,10 +86,11 @@ def _plain(step: Step) -> dict[str, Any]:
     laws = dict(zip(rows, step.p.logits[list(rows.values())].float().softmax(-1), strict=True))
     chance = {} if step.p.greedy else {i: a for node in (ROOT, *path) for i, a in _chances(step, node, laws[node])}
     return {
+        "after": (step.rows.paths[0] or step.rows.context)[-1],
         "tokens": step.tokens,
         "path": path,
         "greedy": step.p.greedy,
-        "extra_p": _round(laws[path[-1] if path else ROOT][extra[0]]) if extra else None,
+        "extra_p": _round(laws[path[-1] if path else ROOT][extra[0]]) if extra and not step.candidates else None,
         "seconds": {phase: _round(seconds) for phase, seconds in step.seconds.items()},
         "rows": [{"node": node, **_law(laws[node])} for node in (ROOT, *path)],
         "nodes": {

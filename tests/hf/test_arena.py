@@ -50,7 +50,9 @@ def test_programs(name: str, lanes: int, data: Any) -> None:
     checked = 0
     for _ in range(data.draw(st.integers(3, 9))):
         session = data.draw(st.sampled_from(sessions))
-        match data.draw(st.sampled_from(["step", "step", "step", "together", "rewind", "fork", "new", "close", "compact"])):
+        match data.draw(
+            st.sampled_from(["step", "step", "step", "together", "rewind", "fork", "new", "close", "compact"])
+        ):
             case "step":
                 tree = data.draw(trees())
                 checked += agree(name, session.forward(tree), session)
@@ -155,7 +157,11 @@ def test_hidden_states(name: str) -> None:
     rows = session.forward(TokenTree.chain([20, 21]), Want(frozenset({0, 1, Want.FINAL})))
     with torch.inference_mode():
         whole = network(name)(input_ids=torch.tensor([[5, 9, 12, 7, 20, 21]]), output_hidden_states=True)
-    for layer, expected in ((0, whole.hidden_states[1]), (1, whole.hidden_states[2]), (Want.FINAL, whole.hidden_states[-1])):
+    for layer, expected in (
+        (0, whole.hidden_states[1]),
+        (1, whole.hidden_states[2]),
+        (Want.FINAL, whole.hidden_states[-1]),
+    ):
         torch.testing.assert_close(rows.hidden[layer], expected[0, 3:], atol=1e-3, rtol=1e-3)
 
 

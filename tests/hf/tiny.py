@@ -45,7 +45,13 @@ CONFIGS: dict[str, Any] = {
     "gpt-neox": lambda: GPTNeoXConfig(**{k: v for k, v in SIZES.items() if k != "head_dim"}),
     "mistral (sliding)": lambda: MistralConfig(**SIZES, sliding_window=5),
     "mamba": lambda: MambaConfig(
-        vocab_size=VOCAB, hidden_size=32, state_size=4, num_hidden_layers=3, bos_token_id=1, eos_token_id=2, pad_token_id=0
+        vocab_size=VOCAB,
+        hidden_size=32,
+        state_size=4,
+        num_hidden_layers=3,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
     ),
 }
 TREES = [name for name in CONFIGS if name != "mamba"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from decodery.build import Built, build
+from decodery.build import Built
 from decodery.chooser import Seeded, enumerate_law
 from decodery.constrain.walk import masks, run
 from decodery.loop import speculate, together
@@ -49,7 +49,7 @@ def wanted(model: ToyModel, built: Built, length: int = LENGTH, prompt: Sequence
     law: Law = Counter()
 
     def follow(words: tuple[int, ...], state: Any, weight: float) -> None:
-        if weight == 0 or len(words) == length or words and words[-1] in model.eos:
+        if weight == 0 or len(words) == length or (words and words[-1] in model.eos):
             law[words] += weight
             return
         others = {
@@ -111,7 +111,9 @@ def variation(a: Law, b: Law) -> float:
     return sum(abs(a.get(k, 0.0) - b.get(k, 0.0)) for k in {*a, *b}) / 2
 
 
-def recipe(draft: Part, verify: Part | None = None, guides: Sequence[Part] = (), constrain: Part | None = None) -> Recipe:
+def recipe(
+    draft: Part, verify: Part | None = None, guides: Sequence[Part] = (), constrain: Part | None = None
+) -> Recipe:
     return Recipe.of(draft, verify, guides, constrain or "none")  # type: ignore[arg-type]
 
 

@@ -113,7 +113,11 @@ def test_greedy_equals_residual(data: Any) -> None:
     tree = TokenTree()
     certain = data.draw(st.booleans())
     for i in range(data.draw(st.integers(0, 7))):
-        q = None if certain else torch.softmax(torch.tensor(data.draw(st.lists(st.floats(-2, 2), min_size=4, max_size=4))), 0)
+        q = (
+            None
+            if certain
+            else torch.softmax(torch.tensor(data.draw(st.lists(st.floats(-2, 2), min_size=4, max_size=4))), 0)
+        )
         tree.add(data.draw(st.integers(0, 3)), data.draw(st.integers(ROOT, i - 1)), q)
     logits = [torch.tensor(data.draw(st.permutations([0.0, 1.0, 2.0, 3.0]))) for _ in range(len(tree) + 1)]
     rows = rows_of(tree, logits)
@@ -134,7 +138,9 @@ def test_a_dead_row_ends_the_verdict(name: str) -> None:
 # ---- drafters ----------------------------------------------------------------------------------------------------------
 
 
-def drafts(name: str, budget: Budget, greedy: bool, rng: Chooser, prompt: tuple[int, ...] = (0, 1, 2, 0, 1)) -> list[TokenTree]:
+def drafts(
+    name: str, budget: Budget, greedy: bool, rng: Chooser, prompt: tuple[int, ...] = (0, 1, 2, 0, 1)
+) -> list[TokenTree]:
     """Trees that a drafter proposes along a decoding."""
     toy = ToyModel()
     draft = copy.deepcopy(DRAFTS[name]).bind(toy)
@@ -146,7 +152,9 @@ def drafts(name: str, budget: Budget, greedy: bool, rng: Chooser, prompt: tuple[
             return budget
 
     free = CONSTRAINTS["none"]
-    for _, step in together([speculate(session, draft, Residual(), Laws((), greedy), free, rng, Seen(max_new_tokens=9), LOGITS)]):
+    for _, step in together(
+        [speculate(session, draft, Residual(), Laws((), greedy), free, rng, Seen(max_new_tokens=9), LOGITS)]
+    ):
         trees.append(step.tree)
     return trees
 
@@ -202,7 +210,7 @@ def test_mask_and_advance_agree(name: str) -> None:
                 after = constraint.advance(state, token)
                 assert (after is not None) == (mask is None or bool(mask[token]))
                 again = constraint.mask(state)
-                assert mask is None or again is not None and torch.equal(mask, again)
+                assert mask is None or (again is not None and torch.equal(mask, again))
                 if after is not None:
                     following.append(after)
                     seen += 1

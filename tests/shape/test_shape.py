@@ -48,7 +48,11 @@ def test_no_type_tests_on_parts() -> None:
     kinds = {entry.part.__name__ for entry in entries()} | {"Drafter", "Verifier", "Guide", "Constraint", "Search"}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("isinstance", "issubclass")
+            ):
                 names = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
                 assert not names & kinds, f"{path.name}:{node.lineno}"
 

@@ -102,7 +102,16 @@ def test_doctor(tiny: str) -> None:
 def test_chat(tiny: str, tmp_path: Path, monkeypatch: Any) -> None:
     """A conversation keeps its cache; commands work; what is wrong does not end it."""
     lines = iter(
-        ["w5 w9", "/draft jacobi", "w12", "/stats", "/nonsense", "/draft nonsense", f"/save {tmp_path / 'talk.json'}", "/quit"]
+        [
+            "w5 w9",
+            "/draft jacobi",
+            "w12",
+            "/stats",
+            "/nonsense",
+            "/draft nonsense",
+            f"/save {tmp_path / 'talk.json'}",
+            "/quit",
+        ]
     )
     monkeypatch.setattr("rich.console.Console.input", lambda *_, **__: next(lines))
     shown = call("chat", "-m", tiny, "-n", "4").stdout

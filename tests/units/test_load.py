@@ -45,7 +45,7 @@ def test_directories_and_pairs(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path, cache: Path) -> None:
-    with pytest.raises(BadModel, match="no directory, no .gguf file and no hub id"):
+    with pytest.raises(BadModel, match="no directory"):
         decodery.load("/nowhere/to/be/found")
     with pytest.raises(BadModel, match="no such file"):
         decodery.load(tmp_path / "none.gguf")

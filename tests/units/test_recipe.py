@@ -32,7 +32,9 @@ def test_three_ways_to_say_it() -> None:
     st.booleans(),
 )
 def test_round_trip(draft: NGram, guides: list[Any], beam: bool) -> None:
-    recipe = Recipe.of(draft if not beam else "none", "residual", guides, "regex:[ab]+", "beam:width=3" if beam else None)
+    recipe = Recipe.of(
+        draft if not beam else "none", "residual", guides, "regex:[ab]+", "beam:width=3" if beam else None
+    )
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     assert Recipe.from_text(recipe.to_text()) == recipe
 

@@ -20,14 +20,15 @@ from decodery.draft.ngram import NGram
 from decodery.errors import DecoderyError
 from decodery.law import Law, Laws
 from decodery.loop import speculate, together
-from decodery.model.toy import ToyModel, table
+from decodery.model.toy import ToyModel
+from decodery.search.beam import Beam
 from decodery.stats import Stats
 from decodery.stop import Stop
 from decodery.trace import HALF, Recorder
 from decodery.tree import ROOT, TokenTree
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
-from decodery.words import LOGITS, Budget, Chooser, Drafter, Rows, Scheme, Step, Verdict, Verifier
+from decodery.words import LOGITS, Budget, Chooser, Drafter, Program, Rows, Scheme, Step, Verdict, Verifier
 
 PLAIN = list("abcdef")
 HOSTILE = ["</script><script>alert(1)</script>", "<!--<script>", "\"'\\", "\u2028\u2029", "&lt;{{trace}}", "\ud800"]
@@ -45,7 +46,7 @@ class Codec:
 
 
 class Drawn(Drafter):
-    """Two siblings drawn without replacement from a flat law, each with one child below; one repeated sibling."""
+    """Four siblings drawn independently from a flat law, so that some repeat, each with a child."""
 
     emits = frozenset({Scheme.IID})
 
@@ -62,10 +63,13 @@ class Drawn(Drafter):
 
 def run(draft: Drafter, verify: Verifier, greedy: bool, words: list[str] = PLAIN, tokens: int = 30) -> Any:
     """A decoding of the toy: its steps, its recorder and its figures."""
-    session = ToyModel(table(6, seed=1), 6).session([0, 1, 2, 0, 1])
+    session = ToyModel(6).session([0, 1, 2, 0, 1])
     laws, stop = Laws((), greedy), Stop(max_new_tokens=tokens)
-    program = speculate(session, draft, verify, laws, Free(), Seeded(5), stop, LOGITS)
-    recorder, stats, steps = Recorder("toy", {"draft": "ngram"}, Codec(words)), Stats(), []  # type: ignore[arg-type]
+    return follow(speculate(session, draft, verify, laws, Free(), Seeded(5), stop, LOGITS), words)
+
+
+def follow(program: Program, words: list[str] = PLAIN) -> Any:
+    recorder, stats, steps = Recorder("".join(words), {"draft": "ngram"}, Codec(words)), Stats(), []  # type: ignore[arg-type]
     for _, step in together([program]):
         recorder.add(step)
         stats.add(step)
@@ -208,10 +212,9 @@ def test_a_dead_row_is_no_number() -> None:
 def test_hostile_tokens_stay_data() -> None:
     steps, recorder, stats = run(NGram(width=3), Greedy(), True, HOSTILE)
     hostile = "".join(HOSTILE)
-    recorder._about["model"] = recorder._about["prompt"] = hostile
     page = recorder.page(stats, hostile)
     data, scripts = parsed(page)
-    assert page.isascii() or not {"\u2028", "\u2029"} & set(page)
+    assert not {"\u2028", "\u2029", "\ud800"} & set(page)
     assert [attributes.get("type") for attributes, _ in scripts.scripts] == ["application/json", None]
     assert data["answer"] == data["model"] == hostile
     assert set(data["words"].values()) == {HOSTILE[int(token)] for token in data["words"]}
@@ -220,11 +223,16 @@ def test_hostile_tokens_stay_data() -> None:
     assert len(data["steps"]) == len(steps)
 
 
-def test_the_same_step_twice_in_a_row_counts_once() -> None:
-    recorder, step = Recorder("toy", {}, Codec(PLAIN)), small(TokenTree(), Verdict((), (1,)))  # type: ignore[arg-type]
-    recorder.add(step)
-    recorder.add(step)
-    assert len(parsed(recorder.page(Stats(), "b"))[0]["steps"]) == 1
+def test_a_search_shows_its_beginnings_and_candidates() -> None:
+    stop = Stop(max_new_tokens=5)
+    steps, recorder, stats = follow(Beam(width=3)(ToyModel(6).session([0, 1]), Laws(), Free(), Seeded(1), stop))
+    shown = parsed(recorder.page(stats, ""))[0]["steps"]
+    assert [len(step["beams"]) for step in shown[1:]] == [3] * (len(steps) - 1)
+    assert [text for text, _ in shown[-1]["candidates"]] == [
+        Codec(PLAIN).decode(c.tokens) for c in steps[-1].candidates
+    ]
+    assert shown[-1]["tokens"] == list(steps[-1].candidates[0].tokens)
+    assert shown[-1]["extra_p"] is None
 
 
 def test_keeps_no_tensor() -> None:
@@ -237,10 +245,12 @@ def test_keeps_no_tensor() -> None:
 
 
 def test_parts_of_characters_keep_the_name_of_the_token() -> None:
-    codec = Codec(["ðŁ", "\ufffd", "Ġa"])
-    codec.decode = lambda tokens: "".join(["\ufffd", "\ufffd", " a"][token] for token in tokens)  # type: ignore[method-assign]
+    codec = Codec(["ðŁ", "<0xF0>", "Ġd", "e", "f", "g"])
+    codec.decode = lambda tokens: "".join([HALF, HALF, " d", "e", "f", "g"][t] for t in tokens)  # type: ignore[method-assign]
     recorder = Recorder("toy", {}, codec)  # type: ignore[arg-type]
-    assert [recorder._word(token) for token in range(3)] == [HALF + "ðŁ", HALF + "\ufffd", " a"]
+    recorder.add(small(TokenTree.chain([0, 1, 2]), Verdict((), (1,))))
+    words = parsed(recorder.page(Stats(), ""))[0]["words"]
+    assert [words[token] for token in "012"] == [HALF + "ðŁ", HALF + "<0xF0>", " d"]
 
 
 def test_an_answer_cut_by_a_stop_string_ends_before_its_tokens() -> None:

@@ -43,7 +43,9 @@ class Model:
     def text(self) -> Text:
         """Text in and out."""
         if self.tokenizer is None:
-            raise BadModel(f"{self.name} has no tokenizer: give token ids instead of text, or the tokenizer with the model")
+            raise BadModel(
+                f"{self.name} has no tokenizer: give token ids instead of text, or the tokenizer with the model"
+            )
         return Text(self.tokenizer, self.vocab)
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
@@ -69,12 +70,17 @@ def examine(network: PreTrainedModel) -> Ability:
     missing |= dict.fromkeys(set(Cap) - {Cap.TREE}, "it runs from snapshots of its own cache")
     chain = ""
     for singly in (False, True):
-        if not (chain := differs(lambda singly=singly: StateArena(network, backend.context, singly))):
-            return Ability(frozenset(), lambda _: StateArena(network, backend.context, singly), missing)
+        snapshots = partial(StateArena, network, backend.context, singly)
+        if not (chain := differs(snapshots)):
+            return Ability(frozenset(), _ignoring_lanes(snapshots), missing)
     raise BadModel(
         f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {reason}. "
         "Decodery needs a causal model whose cache can be continued"
     )
+
+
+def _ignoring_lanes(snapshots: Callable[[], Arena]) -> Callable[[int], Arena]:
+    return lambda _: snapshots()
 
 
 def vocabulary_of(network: PreTrainedModel) -> int:

@@ -11,7 +11,6 @@ import torch
 
 from decodery.constrain.walk import masks
 from decodery.law import Law, Laws
-from decodery.loop import Ticks
 from decodery.model.session import Ask, Session
 from decodery.search.frontier import Frontier
 from decodery.stop import Stop
@@ -69,6 +68,8 @@ class Beam(Search):
             raise ValueError(f'beam takes early_stopping=true, false or "never", not {self.early_stopping!r}')
 
     def __call__(self, session: Session, laws: Laws, constrain: Constraint, rng: Chooser, stop: Stop) -> Program:
+        from decodery.loop import Ticks
+
         if stop(session):
             return
         longest = stop.left(len(session.tokens))
@@ -123,7 +124,7 @@ class Beam(Search):
         """One token more: the rows that have heirs, these heirs, and what ended here (all of it where it is ``over``)."""
         dead = [row for row, best in enumerate(p.best) if best is None]
         ended = [one for row in dead if (one := running[row].stuck(constrain)).whole]
-        totals = p.logits.log_softmax(-1, dtype=torch.promote_types(p.logits.dtype, torch.float32))
+        totals = p.logits.log_softmax(-1)
         totals += totals.new_tensor([one.total for one in running])[:, None]
         totals[dead] = -torch.inf
         enough = max(2, 1 + len(running[0].stop.eos)) * self.width  # so that width are left if all that can end do
@@ -133,14 +134,13 @@ class Beam(Search):
         place = 0
         for total, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             row, token = divmod(at, totals.shape[1])
-            if total == -torch.inf or (place >= self.width and len(heirs) == self.width):
+            if total == -torch.inf or len(heirs) == self.width:
                 break
             if (heir := running[row].then(token, total, constrain)) is None:
                 continue
             if heir.stop.reason is None and not over:
-                if len(heirs) < self.width:
-                    parents.append(row)
-                    heirs.append(heir)
+                parents.append(row)
+                heirs.append(heir)
             elif place < self.width:  # the others are looked at for the sake of heirs only
                 ended.append(heir)
             place += 1

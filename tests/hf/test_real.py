@@ -1,0 +1,113 @@
+"""The demo model: lossless on real prompts, structured answers, figures that add up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import decodery
+from decodery.compare import TIE
+
+pytestmark = pytest.mark.real
+NEW = 24
+
+
+@pytest.fixture(scope="module")
+def prompts(data: Path, smollm2: Any) -> list[list[int]]:
+    """40 Spec-Bench prompts of all categories, the shorter ones of each."""
+    with (data / "spec_bench" / "question.jsonl").open() as file:
+        questions = [json.loads(line) for line in file]
+    by_kind: dict[str, list[list[int]]] = {}
+    for question in questions:
+        tokens = smollm2.tokens([{"role": "user", "content": question["turns"][0]}])
+        by_kind.setdefault(question["category"], []).append(tokens)
+    ranked = [sorted(kind, key=len) for kind in by_kind.values()]
+    chosen = [kind[i] for i in range(10) for kind in ranked if i < len(kind)][:40]
+    assert len(chosen) == 40
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def references(prompts: list[list[int]], smollm2: Any) -> list[tuple[list[int], list[float]]]:
+    """transformers' own greedy answers, and how far apart the two best logits were at each token."""
+    found = []
+    for prompt in prompts:
+        answer = smollm2.network.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=NEW,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        best = torch.stack(answer.logits)[:, 0].topk(2).values
+        found.append((answer.sequences[0, len(prompt) :].tolist(), (best[:, 0] - best[:, 1]).tolist()))
+    return found
+
+
+def same(tokens: list[int], reference: tuple[list[int], list[float]]) -> bool:
+    """Token for token, or parted at a tie of the two best logits."""
+    expected, gaps = reference
+    parted = next((i for i, (a, b) in enumerate(zip(tokens, expected, strict=False)) if a != b), None)
+    return len(tokens) == len(expected) if parted is None else gaps[parted] < TIE
+
+
+@pytest.mark.parametrize(
+    ("draft", "verify", "n"),
+    [("recycling", "residual", 40), ("ngram:width=3", "greedy", 12), ("model", "greedy", 6), ("jacobi", "residual", 6)],
+)
+def test_lossless(draft: str, verify: str, n: int, prompts: Any, references: Any, smollm2: Any) -> None:
+    """Equal to transformers' greedy search; drafts were made, accepted and refused."""
+    outputs = [decodery.decode(smollm2, p, draft=draft, verify=verify, max_new_tokens=NEW) for p in prompts[:n]]
+    wrong = [i for i, (o, r) in enumerate(zip(outputs, references, strict=False)) if not same(o.tokens, r)]
+    assert not wrong, f"prompts {wrong} differ from transformers"
+    drafted, accepted = (sum(getattr(o.stats, name) for o in outputs) for name in ("drafted", "accepted"))
+    assert 0 < accepted < drafted
+    assert sum(o.stats.tokens for o in outputs) > sum(o.stats.forwards for o in outputs)
+
+
+def test_a_batch_equals_single_runs(prompts: Any, references: Any, smollm2: Any) -> None:
+    outputs = decodery.decode(smollm2, prompts[:5], draft="ngram", max_new_tokens=NEW)
+    assert all(same(o.tokens, r) for o, r in zip(outputs, references, strict=False))
+
+
+@pytest.mark.parametrize("draft", ["none", "recycling"])
+def test_constraints_hold(draft: str, smollm2: Any) -> None:
+    ask = [{"role": "user", "content": "When was the first moon landing? Answer with a date."}]
+    date = decodery.decode(smollm2, ask, draft=draft, constrain=r"regex:[0-9]{4}-[0-9]{2}-[0-9]{2}", max_new_tokens=30)
+    year, month, day = date.text.split("-")
+    assert (len(year), len(month), len(day)) == (4, 2, 2)
+    assert date.finish_reason == "stop"
+    for guide in ([], ["temperature:0"], ["top-k:5"]):
+        choice = decodery.decode(
+            smollm2, ask, draft=draft, constrain={"choice": {"options": ["yes", "no", "perhaps"]}}, guide=guide, seed=0
+        )
+        assert choice.text in ("yes", "no", "perhaps")
+
+
+def test_characters_of_several_tokens_stream_whole(smollm2: Any) -> None:
+    tokens = smollm2.encode("naïve 日本語 🙂 text")
+    prompt = [{"role": "user", "content": "Repeat: naïve 日本語 🙂 text"}]
+    pieces = list(decodery.stream(smollm2, prompt, constrain={"choice": {"options": ["naïve 日本語 🙂 text"]}}))
+    text = "".join(piece.text for piece in pieces)
+    assert text == "naïve 日本語 🙂 text"
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece.text for piece in pieces)
+    assert len(tokens) > 4
+
+
+def test_beam_equals_transformers(prompts: Any, smollm2: Any) -> None:
+    prompt = prompts[0]
+    expected = smollm2.network.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        num_beams=3,
+        max_new_tokens=10,
+        do_sample=False,
+    )[0, len(prompt) :].tolist()
+    output = decodery.decode(smollm2, prompt, search="beam:width=3", max_new_tokens=10)
+    assert output.tokens == expected
+    assert len(output.candidates) == 3
