@@ -64,6 +64,8 @@ class Stream(Iterator[Piece]):
         self._started = perf_counter()
         self._model, self._sessions, self._request = model, sessions, request
         self._built = build(recipe, model)
+        if self._built.search is not None and request.logprobs is not None:
+            raise DecoderyError("logprobs are not reported for searches; read the scores of output.candidates")
         self._stops = [self._stop() for _ in sessions]
         self._pieces = self._run()
 

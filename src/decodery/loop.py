@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from time import perf_counter
-from typing import TypeVar
 
 from decodery.constrain.walk import masks, run, walk
 from decodery.law import Laws
 from decodery.model.session import Ask, Session, forward
+from decodery.stats import Ticks
 from decodery.stop import Stop
 from decodery.words import Chooser, Constraint, Drafter, Program, Rows, Step, Verifier, Want
-
-T = TypeVar("T")
 
 
 def speculate(
@@ -66,18 +63,3 @@ def together(programs: Iterable[Program]) -> Iterator[tuple[int, Step]]:
         waiting.clear()
         for (i, (program, _)), rows in zip(turn, forward([ask for _, (_, ask) in turn]), strict=True):
             yield from advance(i, program, rows)
-
-
-class Ticks:
-    """A stopwatch read at the end of each phase: ``tick(phase, value)`` books the time since the last tick and returns
-    the value."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = perf_counter()
-
-    def __call__(self, phase: str, value: T) -> T:
-        now = perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
-        self._last = now
-        return value

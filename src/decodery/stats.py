@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TypeVar
 
 from decodery.words import Step
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -83,3 +87,18 @@ class Stats:
             "accepted_at": dict(self.accepted_at),
             "lossless": self.lossless,
         }
+
+
+class Ticks:
+    """A stopwatch read at the end of each phase: ``tick(phase, value)`` books the time since the last tick and returns
+    the value."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def __call__(self, phase: str, value: T) -> T:
+        now = perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._last = now
+        return value

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
@@ -106,7 +106,8 @@ def same(name: str, draft: str = "oracle", helped: bool = True, **asked: Any) ->
     assert torch.equal(getattr(ours, "sequences", ours), sequences)
     assert (drafted(made) > 0) == (draft != "none")
     if helped and draft != "none":
-        assert 0 < sum(stats.accepted for stats in made.last_stats) < drafted(made)
+        accepted = sum(stats.accepted for stats in made.last_stats)
+        assert 0 < accepted <= drafted(made) - (draft == "oracle")  # and some were refused
     return ours
 
 
@@ -173,13 +174,15 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("batch", [{"input_ids": prompt()}, padded(9, 4, 12)], ids=["one", "padded"])
 @pytest.mark.parametrize("asked", PROCESSORS.values(), ids=PROCESSORS)
-def test_processors(asked: dict[str, Any], batch: dict[str, TENSOR]) -> None:
-    plain = network("llama").generate(**batch, max_new_tokens=NEW, pad_token_id=PAD)
-    ours = same("llama", **batch, **asked)
-    if len(batch) == 1:
-        assert ours.shape != plain.shape or not torch.equal(ours, plain)  # the processor mattered
+def test_processors(asked: dict[str, Any]) -> None:
+    looping = torch.cat([prompt(), torch.tensor([[18, 25, 18, 25, 18, 18, 18]])], -1)
+    mattered = 0
+    for batch in ({"input_ids": prompt()}, {"input_ids": looping}, padded(9, 4, 12)):
+        plain = network("llama").generate(**batch, max_new_tokens=NEW, pad_token_id=PAD)
+        ours = same("llama", **batch, **asked)
+        mattered += ours.shape != plain.shape or not torch.equal(ours, plain)
+    assert mattered
 
 
 @pytest.mark.parametrize("negative", [None, prompt(5, 9)], ids=["last token", "negative prompt"])
@@ -210,7 +213,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("draft", ["none", "recycling", "model"])
+@pytest.mark.parametrize("draft", ["none", "model"])
 @pytest.mark.parametrize("asked", SAMPLING.values(), ids=SAMPLING)
 def test_sampled_laws(asked: dict[str, Any], draft: str) -> None:
     """At each position the law equals the one that transformers draws from after the same words."""
@@ -252,21 +255,20 @@ def test_sampled_frequencies() -> None:
 
 
 def test_seeds() -> None:
-    def run(seed: int) -> TENSOR:
-        torch.manual_seed(seed)
-        return network("llama").generate(
-            prompt(),
-            custom_generate=custom_generate(draft="ngram"),
-            do_sample=True,
-            temperature=2.0,
-            max_new_tokens=NEW,
+    def run(seed: int | None, draft: str = "ngram") -> list[int]:
+        if seed is not None:
+            torch.manual_seed(seed)
+        made = custom_generate(draft=draft)
+        answer = network("llama").generate(
+            prompt(), custom_generate=made, do_sample=True, temperature=2.0, max_new_tokens=NEW
         )
+        assert (drafted(made) > 0) == (draft == "ngram")
+        tokens: list[int] = answer[0].tolist()
+        return tokens
 
-    assert torch.equal(run(5), run(5))
-    assert not torch.equal(run(5), run(6))
-    torch.manual_seed(5)
-    first, second = run(5), network("llama").generate(prompt(), custom_generate=custom_generate(), do_sample=True)
-    assert not torch.equal(first[:, :20], second[:, :20])  # the generator has moved on
+    assert run(5) == run(5) == run(5, "none")  # certain drafts change no choice
+    assert run(5) != run(6)
+    assert run(5) != run(None)  # the generator has moved on
 
 
 def test_sampling_of_one_token_is_greedy() -> None:
@@ -369,14 +371,16 @@ def letters() -> PreTrainedTokenizerFast:
     """Token i is written as the i-th letter from "A"."""
     tokenizer = Tokenizer(models.WordLevel({chr(65 + i): i for i in range(VOCAB)}, unk_token="A"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def test_stop_strings() -> None:
     plain = network("llama").generate(prompt(), max_new_tokens=NEW)[0].tolist()
-    text = "".join(chr(65 + token) for token in plain[14:16])
-    criterion = StopStringCriteria(letters(), text)
-    assert same("llama", input_ids=prompt(), stopping_criteria=[criterion]).shape[1] == 16
+    text = "".join(chr(65 + token) for token in plain[12:])
+    end = next(end for end in range(3, len(text)) if text.find(text[end - 2 : end]) == end - 2)
+    criterion = StopStringCriteria(letters(), text[end - 2 : end])
+    assert same("llama", input_ids=prompt(), stopping_criteria=[criterion]).shape[1] == 12 + end
 
 
 def test_context_is_an_end_and_said() -> None:
@@ -444,6 +448,17 @@ def test_scores_and_logits(draft: str) -> None:
     ours.scores[0].requires_grad_().sum().backward()  # ordinary tensors, not those of inference mode
 
 
+def test_half_precision() -> None:
+    """Processors, laws and what is returned are float32 whatever the model is, as in transformers."""
+    model = copy.deepcopy(network("llama")).to(torch.bfloat16)
+    asked = {"output_scores": True, "output_logits": True, "return_dict_in_generate": True, "max_new_tokens": 6}
+    asked |= {"do_sample": True, "guidance_scale": 1.5, "repetition_penalty": 1.2}
+    ours = model.generate(prompt(), custom_generate=custom_generate(draft="recycling"), **asked)
+    assert {one.dtype for one in (*ours.scores, *ours.logits)} == {torch.float32}
+    theirs = model.generate(prompt(), **asked)
+    torch.testing.assert_close(ours.scores[0], theirs.scores[0], rtol=0.05, atol=0.05)
+
+
 def test_scores_of_ended_rows() -> None:
     """Of a row that has ended the scores say padding, with certainty; the others are those of transformers."""
     batch = padded(9, 12)
@@ -497,7 +512,7 @@ def test_streamer(draft: str, rows: str) -> None:
 def test_text_streamer() -> None:
     streamer = TextIteratorStreamer(letters(), skip_prompt=True)  # type: ignore[arg-type]
     ours = network("llama").generate(prompt(), custom_generate=custom_generate(draft="ngram"), streamer=streamer)
-    assert "".join(streamer).replace(" ", "") == "".join(chr(65 + token) for token in ours[0, 12:].tolist())
+    assert "".join(streamer) == "".join(chr(65 + token) for token in ours[0, 12:].tolist())
 
 
 # Drafters by the names of transformers

@@ -32,7 +32,7 @@ class MatcherConstraint(Constraint):
         raise NotImplementedError
 
     def bind(self, model: Model) -> Self:
-        self._vocab = model.vocab
+        self._vocab, self._eos = model.vocab, sorted(model.eos)
         self._first = llguidance.LLMatcher(model.matcher_tokenizer(), self.grammar())
         if self._first.is_error():
             raise ValueError(f"{type(self).__name__.lower()} constraint: {self._first.get_error().splitlines()[0]}")
@@ -55,7 +55,9 @@ class MatcherConstraint(Constraint):
             else:
                 bits = np.frombuffer(state.matcher.compute_bitmask(), dtype=np.uint8)
                 flags = np.unpackbits(bits, bitorder="little")[: self._vocab].astype(np.bool_)
-                state._mask = torch.from_numpy(np.pad(flags, (0, self._vocab - len(flags))))
+                flags = np.pad(flags, (0, self._vocab - len(flags)))
+                flags[self._eos] = False  # whether the answer may end is said by may_end
+                state._mask = torch.from_numpy(flags)
         return state._mask
 
     def may_end(self, state: GrammarState) -> bool:

@@ -47,6 +47,6 @@ class ClassifierFree(Guide):
             raise PartsClash(
                 "cfg cannot guide these rows: they were computed without its companion, the negative prompt"
             )
-        negative = rows.companions["negative"].logits.log_softmax(-1)
+        negative = rows.companions["negative"].logits.to(logits.dtype).log_softmax(-1)
         guided = negative.lerp(logits.log_softmax(-1), self.scale)
         return guided.masked_fill_(logits == -torch.inf, -torch.inf)  # what was ruled out before stays so, never NaN

@@ -18,10 +18,8 @@ from transformers.generation.logits_process import LogitNormalization
 
 from decodery.build import Built, build
 from decodery.chooser import Seeded
-from decodery.constrain.free import Free
 from decodery.draft.model import ModelDraft
 from decodery.draft.ngram import NGram
-from decodery.draft.none import NoDraft
 from decodery.errors import DecoderyError, UnknownPart
 from decodery.guide.temperature import Temperature
 from decodery.hf.answer import Answer
@@ -31,6 +29,7 @@ from decodery.law import Laws
 from decodery.loop import speculate, together
 from decodery.model.model import Model
 from decodery.recipe import Recipe, Spec
+from decodery.registry import name_of
 from decodery.search.beam import Beam
 from decodery.stats import Stats
 from decodery.words import Drafter, Program, Search, Tensor
@@ -116,13 +115,13 @@ class CustomGenerate:
         self.last_stats = answer.stats
         for i, step in together(_programs(built, wrapped, rows, logits_processor)):
             answer.add(i, step)
-        if isinstance(built.constrain, Free) and any(row.reason == "dead_end" for row in rows):
+        if name_of(built.constrain)[1] == "none" and any(row.reason == "dead_end" for row in rows):
             raise DecoderyError("the logits processors left no token to choose")
         return answer.finish(config)
 
     def _recipe(self, config: Any, assistant: Any) -> Recipe:
         """The parts, and those that the generation config asks for."""
-        drafts: list[Drafter] = [] if isinstance(self.recipe.draft, NoDraft) else [self.recipe.draft]
+        drafts: list[Drafter] = [] if name_of(self.recipe.draft)[1] == "none" else [self.recipe.draft]
         if config.prompt_lookup_num_tokens:
             drafts.append(NGram(max=config.max_matching_ngram_size or 2, length=config.prompt_lookup_num_tokens))
         if config.assistant_early_exit:

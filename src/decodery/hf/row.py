@@ -8,7 +8,11 @@ from typing import Any
 
 import torch
 from transformers.generation.logits_process import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
     LogitsProcessorList,
+    PrefixConstrainedLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
     SynthIDTextWatermarkLogitsProcessor,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
@@ -21,12 +25,20 @@ from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
 from decodery.words import Chooser, Companion, Guide, Rows, Tensor, Verdict, Verifier
 
+ROW_BY_ROW = (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
+"""Processors of transformers that keep something for each row of the batch."""
+
 
 @dataclass(frozen=True)
 class Place:
     """A row's place in the batch. Processors and criteria are shown the padded row, once for each row of the batch.
 
-    So those that keep something for each row (``prefix_allowed_tokens_fn``, penalties) find what belongs to this one.
+    So those that keep something for each row find what belongs to this one.
     """
 
     number: int
@@ -35,7 +47,7 @@ class Place:
 
     def show(self, words: Tensor) -> Tensor:
         """``[1, length]`` -> ``[batch, padded length]``."""
-        return torch.cat([self.padding, words], -1).expand(self.batch, -1)
+        return torch.cat([self.padding.to(words.device), words], -1).expand(self.batch, -1)
 
     def guides(self, processors: Sequence[Any], prompt: Sequence[int]) -> list[Guide]:
         """Processors of transformers as guides of this row."""
@@ -55,10 +67,15 @@ class Place:
 
     def _chain(self, processors: Any) -> Guide:
         def process(words: Tensor, scores: Tensor) -> Tensor:
-            processed: Tensor = processors(self.show(words), scores.repeat(self.batch, 1))
-            return processed[self.number, None]
+            shown = self.show(words)
+            for processor in processors:
+                if isinstance(processor, ROW_BY_ROW) or type(processor).__module__ != LogitsProcessorList.__module__:
+                    scores = processor(shown, scores.repeat(self.batch, 1))[self.number, None]
+                else:  # the others see one row only, which spares sorting the vocabulary for all the copies
+                    scores = processor(shown[:1], scores)
+            return scores
 
-        return Chain(process)
+        return Processor(process)
 
     def _guidance(self, processor: Any, prompt: Sequence[int]) -> Guide:
         ids, mask = (processor.unconditional_context[name] for name in ("input_ids", "attention_mask"))
@@ -67,14 +84,6 @@ class Place:
         number = self.number * len(ids) // self.batch
         tokens = ids[number] if mask is None else ids[number][mask[number] != 0]
         return Guidance(processor.guidance_scale, tokens=tuple(tokens.tolist()))
-
-
-@dataclass
-class Chain(Processor):
-    """Processors of transformers, which expect float32."""
-
-    def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
-        return super().__call__(logits.float(), rows)
 
 
 @dataclass

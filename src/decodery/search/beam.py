@@ -13,6 +13,7 @@ from decodery.constrain.walk import masks
 from decodery.law import Law, Laws
 from decodery.model.session import Ask, Session
 from decodery.search.frontier import Frontier
+from decodery.stats import Ticks
 from decodery.stop import Stop
 from decodery.tree import EMPTY
 from decodery.words import Candidate, Chooser, Constraint, Program, Search, Step, Verdict
@@ -68,7 +69,6 @@ class Beam(Search):
             raise ValueError(f'beam takes early_stopping=true, false or "never", not {self.early_stopping!r}')
 
     def __call__(self, session: Session, laws: Laws, constrain: Constraint, rng: Chooser, stop: Stop) -> Program:
-        from decodery.loop import Ticks
 
         if stop(session):
             return
