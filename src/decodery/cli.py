@@ -111,6 +111,8 @@ def run(
     with _errors():
         from decodery.engine import stream
 
+        if trace is not None and not trace.absolute().parent.is_dir():
+            raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
         parts = _recipe(recipe, draft, verify, guide, constrain, search, temperature)
         loaded = _load(model, dtype)
         text = sys.stdin.read() if prompt == "-" else prompt

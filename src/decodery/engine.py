@@ -61,7 +61,8 @@ class Stream(Iterator[Piece]):
 
     def __init__(self, model: Model, sessions: Sequence[Session], recipe: Recipe, request: Request) -> None:
         self.outputs = [Output() for _ in sessions]
-        self._started = perf_counter()
+        self._busy = 0.0
+        """Seconds spent here; what the caller does between two pieces is not the engine's time."""
         self._model, self._sessions, self._request = model, sessions, request
         self._built = build(recipe, model)
         if self._built.search is not None and request.logprobs is not None:
@@ -89,11 +90,11 @@ class Stream(Iterator[Piece]):
             output.stats.lossless = self._built.lossless
             if self._request.logprobs is not None:
                 output.logprobs = []
-        for answer, step in together(self._programs()):
+        for answer, step in self._timed(together(self._programs())):
             output, stop = self.outputs[answer], self._stops[answer]
             output.stats.add(step)
-            output.stats.seconds = perf_counter() - self._started
-            output.stats.first = output.stats.first or output.stats.seconds
+            output.stats.seconds = self._busy
+            output.stats.first = output.stats.first or (self._busy if output.tokens or step.tokens else 0.0)
             output.tokens += step.tokens
             output.candidates = step.candidates or output.candidates
             if output.logprobs is not None:
@@ -106,6 +107,15 @@ class Stream(Iterator[Piece]):
                 output.text = stop.text.text
                 if rest:
                     yield Piece(rest, None, answer)
+
+    def _timed(self, steps: Iterator[tuple[int, Step]]) -> Iterator[tuple[int, Step]]:
+        while True:
+            start = perf_counter()
+            found = next(steps, None)
+            self._busy += perf_counter() - start
+            if found is None:
+                return
+            yield found
 
     def _programs(self) -> Iterator[Program]:
         built: Built = self._built

@@ -139,5 +139,5 @@ class Watch(Verifier):
         verdict = self.verify(tree, p, rows, rng)
         if self.row.kept:
             at = [rows.at(node) or 0 for node in (ROOT, *verdict.path)]
-            self.row.seen = {"scores": p.logits[at].float(), "logits": rows.logits[at].to(torch.float32, copy=True)}
+            self.row.seen = {"scores": p.logits[at].float(), "logits": rows.logits[at].float()}
         return verdict

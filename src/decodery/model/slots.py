@@ -8,6 +8,7 @@ query then looks past the other roots' slots, masked); a lane a root suits many 
 from __future__ import annotations
 
 import heapq
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,11 @@ from decodery.words import Tensor, Want
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+
+SLACK = 256
+DEAD = 96
+"""Dead slots cost attention in every step, rewriting the state costs once: about 0.02 ms a slot and step against 30 ms
+(SmolLM2, 512 tokens), so the least is spent around a hundred."""
 
 REMEMBERED = 256
 """How many nodes' visibility is remembered; the rest is walked again when needed."""
@@ -54,6 +60,8 @@ class Backend(Protocol):
 
     context: int
     windows: dict[str, int | None]
+    appends: bool
+    """Slots can only be appended: a freed one stays dead, behind the mask, until the lane is compacted."""
 
     def open(self, lanes: int) -> Any:
         """An empty store of keys and values."""
@@ -61,24 +69,31 @@ class Backend(Protocol):
     def reserve(self, store: Any, slots: int) -> int:
         """Make room for at least ``slots`` slots a lane; returns how many there are."""
 
-    def move(self, store: Any, lane: int, source: list[int], target: list[int]) -> None:
-        """Copy slots within a lane; sources are read before targets are written."""
+    def move(self, store: Any, lane: int, source: list[int], target: list[int], keep: int) -> None:
+        """Copy slots within a lane (sources are read before targets are written); only the first ``keep`` matter now."""
+
+    def close(self, store: Any) -> None:
+        """The store is no longer needed."""
 
     def forward(self, store: Any, batch: Batch) -> tuple[Tensor, dict[int, Tensor]]:
         """``logits [b, columns, V]`` and ``hidden`` layer -> ``[b, columns, d]``."""
 
 
 class SlotArena(Arena):
-    """Nodes in slots of ``lanes`` lanes; slot 0 of each lane takes the padding of shorter lanes and is never seen."""
+    """Nodes in slots of ``lanes`` lanes; with several, slot 0 of each takes the padding and is never seen."""
 
     def __init__(self, backend: Backend, lanes: int = 1) -> None:
         super().__init__()
         self.backend, self.context = backend, backend.context
+        if backend.appends:
+            lanes = 1
         self._store = backend.open(lanes)
+        weakref.finalize(self, backend.close, self._store)
         self._room = 0
         self._slot: dict[Handle, int] = {}
         self._free: list[list[int]] = [[] for _ in range(lanes)]
-        self._used = [1] * lanes
+        self._padded = int(lanes > 1)
+        self._used = [self._padded] * lanes
         self._seen: dict[Handle, Bools] = {}
         self._position = np.zeros((lanes, 0), np.int64)
 
@@ -116,7 +131,8 @@ class SlotArena(Arena):
         b, n = len(lanes), max(map(len, queries.values()))
         ids, positions, slots = (np.zeros((b, n), np.int64) for _ in range(3))
         visible = np.zeros((b, n, t), np.bool_)
-        visible[:, :, 0] = [[column < n - len(queries[lane]) for column in range(n)] for lane in lanes]
+        if self._padded:
+            visible[:, :, 0] = [[column < n - len(queries[lane]) for column in range(n)] for lane in lanes]
         place: dict[int, tuple[int, int]] = {}
         fresh: dict[Handle, Bools] = {}
         for row, lane in enumerate(lanes):
@@ -141,11 +157,12 @@ class SlotArena(Arena):
             return visible
         behind = positions[:, :, None] - self._position[lanes, None, : visible.shape[2]]
         near = visible & (behind < window)
-        near[:, :, 0] = visible[:, :, 0]
+        if self._padded:
+            near[:, :, 0] = visible[:, :, 0]
         return near
 
     def _take(self, lane: int) -> int:
-        if self._free[lane]:
+        if self._free[lane] and not self.backend.appends:
             return heapq.heappop(self._free[lane])
         self._used[lane] += 1
         return self._used[lane] - 1
@@ -167,17 +184,21 @@ class SlotArena(Arena):
         for handle in list(self._seen)[:-REMEMBERED]:
             del self._seen[handle]
 
-    def compact(self, slack: int = 256) -> None:
-        """Gather the live slots of a lane at its front, once more than ``slack`` slots and half of the lane are free."""
+    def compact(self, slack: int | None = None) -> None:
+        """Gather the live slots of a lane at its front, once more than ``slack`` are free.
+
+        By default that is half of the lane, and at least ``SLACK``; ``DEAD`` where freed slots cannot be used again.
+        """
         for lane, free in enumerate(self._free):
-            if len(free) <= max(slack, self._used[lane] // 2):
+            usual = DEAD if self.backend.appends else max(SLACK, self._used[lane] // 2)
+            if len(free) <= (usual if slack is None else slack):
                 continue
             live = [h for h, node in self.nodes.items() if node.lane == lane and h in self._slot]
-            end = 1 + len(live)
+            end = self._padded + len(live)
             movers = sorted((h for h in live if self._slot[h] >= end), key=lambda h: self._slot[h])
             holes = sorted(slot for slot in free if slot < end)
             source = [self._slot[h] for h in movers]
-            self.backend.move(self._store, lane, source, holes)
+            self.backend.move(self._store, lane, source, holes, end)
             self._position[lane, holes] = self._position[lane, source]
             self._slot |= dict(zip(movers, holes, strict=True))
             self._free[lane], self._used[lane] = [], end

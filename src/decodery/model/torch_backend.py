@@ -94,6 +94,8 @@ class Store(Cache):
 class TorchBackend:
     """Forwards of a transformers model over slots, its weights untouched."""
 
+    appends = False
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         config = model.config.get_text_config()
@@ -115,10 +117,13 @@ class TorchBackend:
         return store.room
 
     @torch.inference_mode()
-    def move(self, store: Store, lane: int, source: list[int], target: list[int]) -> None:
+    def move(self, store: Store, lane: int, source: list[int], target: list[int], keep: int) -> None:
         for layer in store.slot_layers:
             for states in layer.states:
                 states[lane, :, target] = states[lane, :, source]
+
+    def close(self, store: Store) -> None:
+        """Memory goes with the store."""
 
     @torch.inference_mode()
     def forward(self, store: Store, batch: Batch) -> tuple[Tensor, dict[int, Tensor]]:
