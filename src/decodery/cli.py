@@ -45,6 +45,9 @@ SEED = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
 RAW = Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")]
 SYSTEM = Annotated[str, typer.Option(help="System message.")]
 DTYPE = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+BACKEND = Annotated[
+    str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
+]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
 
@@ -76,7 +79,18 @@ def main_options(
             raise DecoderyError(f"no such config file: {path}")
         if path.is_file():
             entries = yaml.safe_load(path.read_text()) or {}
-            known = {"model", "draft", "verify", "guide", "constrain", "search", "max_new_tokens", "system", "dtype"}
+            known = {
+                "model",
+                "draft",
+                "verify",
+                "guide",
+                "constrain",
+                "search",
+                "max_new_tokens",
+                "system",
+                "dtype",
+                "backend",
+            }
             if not isinstance(entries, dict) or (unknown := entries.keys() - known):
                 raise DecoderyError(
                     f"{path} may set {', '.join(sorted(known))}; not {sorted(unknown or ['a list'])[0]!r}"
@@ -101,6 +115,7 @@ def run(
     raw: RAW = False,
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
+    backend: BACKEND = "torch",
     show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Write a page that shows every step.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
@@ -114,7 +129,7 @@ def run(
         if trace is not None and not trace.absolute().parent.is_dir():
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
         parts = _recipe(recipe, draft, verify, guide, constrain, search, temperature)
-        loaded = _load(model, dtype)
+        loaded = _load(model, dtype, backend)
         text = sys.stdin.read() if prompt == "-" else prompt
         pieces = stream(
             loaded,
@@ -162,6 +177,7 @@ def chat(
     seed: SEED = None,
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
+    backend: BACKEND = "torch",
     show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
     quiet: QUIET = False,
 ) -> None:
@@ -170,7 +186,7 @@ def chat(
         from decodery.chat import Chat
 
         parts = _recipe(None, draft, verify, guide, "none", "", temperature)
-        Chat(_load(model, dtype), parts, system, max_new_tokens, seed, show_draft, quiet, out, _show).loop()
+        Chat(_load(model, dtype, backend), parts, system, max_new_tokens, seed, show_draft, quiet, out, _show).loop()
 
 
 @app.command()
@@ -185,13 +201,14 @@ def compare(
     raw: RAW = False,
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
+    backend: BACKEND = "torch",
     as_json: JSON = False,
 ) -> None:
     """Decode one prompt with several drafters, greedily, and compare: speed, tokens per forward, identical to plain?"""
     with _errors():
         from decodery.compare import compare_drafts
 
-        loaded = _load(model, dtype)
+        loaded = _load(model, dtype, backend)
         text = sys.stdin.read() if prompt == "-" else prompt
         results = compare_drafts(loaded, _messages(loaded, text, system, raw), draft, max_new_tokens, rounds)
         if as_json:
@@ -255,12 +272,12 @@ def show(name: Annotated[str, typer.Argument(help="A part, e.g. recycling or gui
 
 
 @app.command()
-def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", as_json: JSON = False) -> None:
+def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", backend: BACKEND = "torch", as_json: JSON = False) -> None:
     """What this machine and this model can do, and what a forward costs."""
     with _errors():
         from decodery.doctor import examine_all
 
-        report = examine_all(_load(model, dtype))
+        report = examine_all(_load(model, dtype, backend))
         if as_json:
             print(json.dumps(report))
             return
@@ -294,7 +311,7 @@ def _recipe(
     return Recipe.of(draft, verify or None, guides, constrain, search or None)
 
 
-def _load(spec: str, dtype: str) -> Any:
+def _load(spec: str, dtype: str, backend: str) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
@@ -302,7 +319,7 @@ def _load(spec: str, dtype: str) -> Any:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    return load(spec, dtype=dtype)
+    return load(spec, dtype=dtype, backend=backend)
 
 
 def _messages(model: Any, text: str, system: str, raw: bool) -> Any:

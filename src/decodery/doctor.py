@@ -54,6 +54,7 @@ def _model(model: Model) -> dict[str, Any]:
         "layers": config.num_hidden_layers,
         "parameters": f"{parameters / 1e6:.0f} M, {size / 2**20:.0f} MiB as {str(model.network.dtype).removeprefix('torch.')}",
         "device": str(model.network.device),
+        "backend": model.backend,
         "attention": getattr(config, "_attn_implementation", "unknown"),
         "vocabulary": model.vocab,
         "context": model.context,

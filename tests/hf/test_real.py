@@ -12,7 +12,7 @@ import torch
 import decodery
 from decodery.compare import TIE
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 NEW = 24
 
 

@@ -25,15 +25,27 @@ class Model:
     """What ``decodery.load`` returns. The network stays as it is; nothing in it is changed or copied.
 
     Attributes:
-        network: the transformers model.
+        network: the transformers model; without weights (device "meta") where another backend runs it.
+        backend: what runs it.
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
         eos: token ids that end an answer, from the generation config, the config and the tokenizer.
         context: how many tokens it takes.
         can: what the probe found it able to do; ``missing`` says why not the rest.
     """
 
-    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str = "") -> None:
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        name: str = "",
+        *,
+        backend: str = "torch",
+        ability: Ability | None = None,
+    ) -> None:
         self.network = network
+        self.backend = backend
+        if ability is not None:
+            self.ability = ability
         self.name = name or type(network).__name__
         self.vocab = vocabulary_of(network)
         self.tokenizer = tokenizer
@@ -110,7 +122,7 @@ class Model:
         """Another model with the same vocabulary, for drafting or contrast; loaded if it is not a ``Model`` yet."""
         from decodery.model.load import load
 
-        other = spec if isinstance(spec, Model) else load(spec, dtype=self.network.dtype, device=self.network.device)
+        other = spec if isinstance(spec, Model) else load(spec, **self._like())
         mine, theirs = (one.tokenizer and one.tokenizer.get_vocab() for one in (self, other))
         if other.vocab != self.vocab or (mine and theirs and mine != theirs):
             raise PartsClash(
@@ -118,6 +130,12 @@ class Model:
                 "a second model must share the tokenizer"
             )
         return other
+
+    def _like(self) -> dict[str, Any]:
+        """The options of ``load`` that give a model beside this one."""
+        device = self.network.device
+        place = "cpu" if device.type == "meta" else device
+        return {"dtype": self.network.dtype, "device": place, "backend": self.backend}
 
     def default_layers(self) -> tuple[int, ...]:
         """The outer two thirds: early and late layers matter most."""

@@ -7,10 +7,12 @@ compacts them. With float32 cache precision the rows of a tree agree with separa
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,16 @@ import openvino
 import torch
 from filelock import FileLock
 from openvino import opset13 as ops
-from transformers import PreTrainedModel
+from rich.console import Console
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from decodery.model.slots import Batch
+from decodery.errors import BadModel
+from decodery.model.model import Model
+from decodery.model.probe import Ability, check
+from decodery.model.slots import Batch, SlotArena
 from decodery.model.torch_backend import windows_of
-from decodery.words import Tensor
+from decodery.words import Cap, Tensor
 
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -114,10 +120,48 @@ def convert(network: PreTrainedModel, folder: Path) -> Path:
             partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
             try:
                 openvino.save_model(_graph(network), partial / graph.name, compress_to_fp16=False)
+                backend = OpenVinoBackend(partial / graph.name, network.config)
+                if reason := check(network, lambda: SlotArena(backend)):
+                    raise BadModel(f"the converted graph's {reason}")
+                del backend
                 os.replace(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return graph
+
+
+def accelerated(path: str, config: Any, tokenizer: Any, name: str, cache: Path, **where: Any) -> Model:
+    """The model at ``path`` over its graph in ``cache``, converted now if need be; its torch weights are not kept.
+
+    Raises ``BadModel`` where the graph cannot be made, or where its rows differ from the network's.
+    """
+    folder = cache / f"{Path(path).name}-openvino-{_fingerprint(path, config)}"
+    graph = folder / "model.xml"
+    if not graph.exists():
+        Console(stderr=True).print(f"converting {name} for OpenVINO once; later starts skip this ...")
+        network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32, **where)
+        network.eval()  # type: ignore[no-untyped-call]
+        try:
+            convert(network, folder)
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise BadModel(f"{name} cannot be converted for OpenVINO: {str(error).splitlines()[0]}") from error
+        del network
+    backend = OpenVinoBackend(graph, config)
+    missing = dict.fromkeys(set(Cap) - {Cap.TREE}, "the OpenVINO graph has logits only; load with backend=torch")
+    ability = Ability(frozenset({Cap.TREE}), lambda lanes: SlotArena(backend, lanes), missing)
+    with torch.device("meta"):
+        hull = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    with suppress(OSError):
+        hull.generation_config = GenerationConfig.from_pretrained(path, **where)
+    return Model(hull, tokenizer, name, backend="openvino", ability=ability)
+
+
+def _fingerprint(path: str, config: Any) -> str:
+    """Changes when the weights do: the hub's commit, or the sizes and times of local files."""
+    files = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else []
+    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    text = repr((path, getattr(config, "_commit_hash", None), state, openvino.__version__))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _Appending(CacheLayerMixin):

@@ -36,34 +36,10 @@ def examine(network: PreTrainedModel) -> Ability:
 
     Raises ``BadModel`` where not even a chain over the model's own cache agrees with passes without a cache.
     """
-    with torch.random.fork_rng(devices=[]):
-        generator = torch.Generator().manual_seed(0)
-        vocab = vocabulary_of(network)
-        window = min(w for w in (getattr(network.config.get_text_config(), "sliding_window", None), 64) if w)
-        length = window + 3 if window < 64 else 6
-        words = torch.randint(0, vocab, (length + 3,), generator=generator).tolist()
-    prompt, (a, b, c) = words[:length], words[length:]
-    tree = TokenTree()
-    first = tree.add(a)
-    tree.add(b)
-    tree.add(c, first)
-    truth = torch.stack([_plain(network, prompt + tail)[-1] for tail in ([], [a], [b], [a, c])])
-    missing: dict[Cap, str] = {}
-
-    def differs(arena: Callable[[], Arena]) -> str:
-        """Why this arena cannot be used; empty if it can."""
-        try:
-            session = Session(arena(), prompt[: length // 2])
-            session.forward()
-            session.commit(prompt[length // 2 :])
-            return _disagreement(session.forward(tree).logits, truth)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}".splitlines()[0]
-
     backend = TorchBackend(network)
-    reason = differs(lambda: SlotArena(backend))
+    reason = check(network, lambda: SlotArena(backend))
     if not reason:
-        missing |= _layers(backend, prompt, truth[0])
+        missing = _layers(backend)
         can = frozenset(Cap) - missing.keys()
         return Ability(can, lambda lanes: SlotArena(backend, lanes), missing)
     missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({reason})"}
@@ -71,12 +47,41 @@ def examine(network: PreTrainedModel) -> Ability:
     chain = ""
     for singly in (False, True):
         snapshots = partial(StateArena, network, backend.context, singly)
-        if not (chain := differs(snapshots)):
+        if not (chain := check(network, snapshots)):
             return Ability(frozenset(), _ignoring_lanes(snapshots), missing)
     raise BadModel(
         f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {reason}. "
         "Decodery needs a causal model whose cache can be continued"
     )
+
+
+def check(network: PreTrainedModel, arena: Callable[[], Arena]) -> str:
+    """Compare a prompt and a three-node tree in an arena with passes without a cache.
+
+    Says why the arena cannot be used; empty if it can.
+    """
+    words = _words(network)
+    prompt, (a, b, c) = words[:-3], words[-3:]
+    tree = TokenTree()
+    first = tree.add(a)
+    tree.add(b)
+    tree.add(c, first)
+    truth = torch.stack([_plain(network, prompt + tail)[-1] for tail in ([], [a], [b], [a, c])])
+    try:
+        session = Session(arena(), prompt[: len(prompt) // 2])
+        session.forward()
+        session.commit(prompt[len(prompt) // 2 :])
+        return _disagreement(session.forward(tree).logits, truth)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _words(network: PreTrainedModel) -> list[int]:
+    """Random tokens, enough to leave a short sliding window."""
+    window = getattr(network.config.get_text_config(), "sliding_window", None) or 64
+    length = window + 6 if window < 64 else 9
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, vocabulary_of(network), (length,), generator=generator).tolist()
 
 
 def _ignoring_lanes(snapshots: Callable[[], Arena]) -> Callable[[int], Arena]:
@@ -94,10 +99,12 @@ def _plain(network: PreTrainedModel, words: Sequence[int]) -> Tensor:
     return answer
 
 
-def _layers(backend: TorchBackend, prompt: Sequence[int], truth: Tensor) -> dict[Cap, str]:
+def _layers(backend: TorchBackend) -> dict[Cap, str]:
     """Stop half way and resume from the hidden states: the same logits as in one go."""
     if backend.layers is None:
         return {Cap.LAYERS: "its layers were not found", Cap.HIDDEN: "its layers were not found"}
+    prompt = _words(backend.model)
+    truth = _plain(backend.model, prompt)[-1]
     half, arena = backend.depth // 2, SlotArena(backend)
     low, high = frozenset(range(half)), frozenset(range(half, backend.depth))
     parents: list[int] = [ROOT, *range(len(prompt) - 1)]
