@@ -138,6 +138,7 @@ def _converted(gguf: Path) -> Path:
                 try:
                     _convert(gguf, partial)
                     partial.rename(target)
+                    Console(stderr=True, soft_wrap=True).print(f"converted to {target}")
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
@@ -158,7 +159,6 @@ def _convert(gguf: Path, target: Path) -> None:
             raise BadModel(f"{gguf} cannot be read as a model: {_first(error)}") from error
     _save(network, target)
     tokenizer.save_pretrained(target)
-    console.print(f"converted to {target.with_suffix('') if target.suffix == '.partial' else target}")
 
 
 def _save(network: PreTrainedModel, target: Path) -> None:

@@ -66,7 +66,8 @@ def check(network: PreTrainedModel, arena: Callable[[], Arena]) -> str:
     first = tree.add(a)
     tree.add(b)
     tree.add(c, first)
-    truth = torch.stack([_plain(network, prompt + tail)[-1] for tail in ([], [a], [b], [a, c])])
+    chain = _plain(network, [*prompt, a, c])[-3:]
+    truth = torch.stack([chain[0], chain[1], _plain(network, [*prompt, b])[-1], chain[2]])
     try:
         session = Session(arena(), prompt[: len(prompt) // 2])
         session.forward()
