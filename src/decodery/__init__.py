@@ -35,6 +35,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # Lazy: `decodery --help` and `decodery list` should not wait for torch.
+    if name == "hf":
+        return import_module("decodery.hf")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'decodery' has no attribute {name!r}")

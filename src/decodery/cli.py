@@ -218,6 +218,8 @@ def compare(
             with Live(console=out, refresh_per_second=4) as live:
                 for rows in results:
                     live.update(_comparison(rows))
+            if not out.is_terminal:
+                out.print()
             if differing := [row for row in rows if row.identical is False]:
                 err.print(f"[red]{differing[0].draft} differs from plain decoding: {differing[0].note}[/red]")
                 raise typer.Exit(1)

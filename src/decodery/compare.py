@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decodery.engine import Output, stream
-from decodery.errors import DecoderyError
+from decodery.errors import DecoderyError, PartsClash
 from decodery.model.model import Model
 from decodery.registry import ROLES
 from decodery.stats import Stats
@@ -36,7 +36,7 @@ class Row:
     def cells(self) -> list[str]:
         """For the table."""
         if self.stats is None:
-            return [self.draft, "...", "", "", "", ""]
+            return [self.draft, "", "", "", "", self.note or "..."]
         accepted = f"{self.stats.acceptance:.0%} of {self.stats.drafted}" if self.stats.drafted else ""
         same = {True: "yes", False: "NO", None: ""}[self.identical] + (f" ({self.note})" if self.note else "")
         ratio = f"{self.speed / self.plain:.2f}x" if self.plain else ""
@@ -62,7 +62,11 @@ def compare_drafts(model: Model, prompt: Any, drafts: str, max_new_tokens: int, 
     stream(model, prompt, max_new_tokens=4).finish()  # warms up
     for _ in range(rounds):
         for row in rows:
-            output, margin = _run(model, prompt, row.draft, max_new_tokens)
+            try:
+                output, margin = _run(model, prompt, row.draft, max_new_tokens)
+            except PartsClash as clash:
+                row.note = str(clash)
+                continue
             if row.draft == "none":
                 reference, gaps = output.tokens, margin
             row.speeds.append(output.stats.tokens_per_second)

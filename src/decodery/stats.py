@@ -52,8 +52,13 @@ class Stats:
 
     @property
     def tokens_per_second(self) -> float:
-        """Emitted tokens by second after the first token; the prompt's time is in ``first``."""
-        return max(self.tokens - 1, 0) / max(self.seconds - self.first, 1e-9)
+        """Emitted tokens by second after the first token; the prompt's time is in ``first``.
+
+        Of an answer that came in one step (a search's, or a single token) all the time counts.
+        """
+        if self.seconds <= self.first:
+            return self.tokens / max(self.seconds, 1e-9)
+        return max(self.tokens - 1, 0) / (self.seconds - self.first)
 
     @property
     def acceptance(self) -> float:

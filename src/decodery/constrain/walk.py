@@ -14,7 +14,7 @@ from decodery.words import Constraint, Tensor
 def walk(constraint: Constraint, state: Any, tree: TokenTree, eos: Collection[int]) -> list[Any]:
     """The state at each row (root first, then each node that is no ghost); marks forbidden nodes as ghosts.
 
-    A drawn node is never deleted, only made a ghost: deleting it would bias the output (DESIGN section 5, law 1).
+    A drawn node is never deleted, only made a ghost: deleting it would bias the output (docs/architecture.md).
     """
     states = [state]
     at = {-1: state}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from decodery.errors import BadModel
 from decodery.model.model import Model
@@ -72,7 +76,8 @@ def load(
             except BadModel:
                 if backend == "openvino":
                     raise
-        network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=kind, **where)
+        with _no_bars():
+            network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=kind, **where)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BadModel(f"the model at {path} cannot be loaded: {_first(error)}") from error
     return Model(network.to(device).eval(), tokenizer, name=str(spec))  # type: ignore[arg-type]
@@ -124,8 +129,7 @@ def _converted(gguf: Path) -> Path:
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise BadModel(f"{gguf} is not a GGUF file: it does not begin with 'GGUF'")
-    state = gguf.stat()
-    target = cache_dir() / f"{gguf.stem}-{state.st_size}-{int(state.st_mtime)}-v{FORMAT}"
+    target = cache_dir() / f"{gguf.stem}-{_digest(gguf)}-v{FORMAT}"
     if target.is_dir():
         return target
     try:
@@ -144,6 +148,27 @@ def _converted(gguf: Path) -> Path:
     except OSError as error:
         raise BadModel(f"cannot write the converted model to {target.parent}: {error}. Set DECODERY_CACHE") from error
     return target
+
+
+def _digest(gguf: Path) -> str:
+    """Tells files apart by size and both ends, which hold the metadata and the last weights."""
+    size, end = gguf.stat().st_size, 1 << 20
+    with gguf.open("rb") as file:
+        head = file.read(end)
+        file.seek(max(0, size - end))
+        return hashlib.sha256(b"%d" % size + head + file.read()).hexdigest()[:16]
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers from drawing its own progress bars meanwhile."""
+    shown = logging.is_progress_bar_enabled()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _convert(gguf: Path, target: Path) -> None:

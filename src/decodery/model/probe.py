@@ -39,7 +39,7 @@ def examine(network: PreTrainedModel) -> Ability:
     backend = TorchBackend(network)
     reason = check(network, lambda: SlotArena(backend))
     if not reason:
-        missing = _layers(backend)
+        missing = _layers(backend) | _embeds(backend)
         can = frozenset(Cap) - missing.keys()
         return Ability(can, lambda lanes: SlotArena(backend, lanes), missing)
     missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({reason})"}
@@ -120,6 +120,20 @@ def _layers(backend: TorchBackend) -> dict[Cap, str]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return {Cap.LAYERS: reason} if reason else {}
+
+
+def _embeds(backend: TorchBackend) -> dict[Cap, str]:
+    """Embeddings instead of tokens: the same logits."""
+    words = _words(backend.model)
+    try:
+        arena = SlotArena(backend)
+        handles = arena.reserve(len(words))
+        embeds = backend.model.get_input_embeddings()(torch.tensor(words, device=backend.model.device)).detach()
+        feed = Feed(handles, words, [ROOT, *handles[:-1]], {handles[-1]}, embeds=embeds)
+        reason = _disagreement(arena.extend(feed).logits, _plain(backend.model, words)[-1:])
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {Cap.EMBEDS: reason} if reason else {}
 
 
 def _disagreement(rows: Tensor, truth: Tensor) -> str:
