@@ -162,7 +162,7 @@ def _digest(gguf: Path) -> str:
 @contextmanager
 def _no_bars() -> Iterator[None]:
     """Keep transformers from drawing its own progress bars meanwhile."""
-    shown = logging.is_progress_bar_enabled()  # type: ignore[no-untyped-call]
+    shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
