@@ -571,7 +571,7 @@ BEAMS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("asked", BEAMS, ids=str)
+@pytest.mark.parametrize("asked", BEAMS, ids=lambda asked: "-".join(asked))
 @pytest.mark.parametrize("batch", [{"input_ids": prompt()}, padded(9, 4)], ids=["one", "padded"])
 def test_beams(asked: dict[str, Any], batch: dict[str, TENSOR]) -> None:
     end = {"eos_token_id": [2, 30, 31], "pad_token_id": 7, "return_dict_in_generate": True, "max_new_tokens": 12}
