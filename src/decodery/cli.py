@@ -48,6 +48,7 @@ DTYPE = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 BACKEND = Annotated[
     str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
 ]
+PLAN = Annotated[str, typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all).")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
 
@@ -119,6 +120,7 @@ def run(
     show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Write a page that shows every step.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    plan: PLAN = "off",
     as_json: JSON = False,
     quiet: QUIET = False,
 ) -> None:
@@ -139,6 +141,7 @@ def run(
             stop=stop,
             seed=seed,
             time_limit=time_limit,
+            plan=plan,
         )
         recorder = None
         if trace is not None:
@@ -197,6 +200,7 @@ def compare(
     ),
     model: MODEL = "smollm2",
     max_new_tokens: TOKENS = 128,
+    plan: PLAN = "off",
     rounds: Annotated[int, typer.Option(help="Interleaved repetitions; the median counts.")] = 1,
     raw: RAW = False,
     system: SYSTEM = "",
@@ -210,7 +214,7 @@ def compare(
 
         loaded = _load(model, dtype, backend)
         text = sys.stdin.read() if prompt == "-" else prompt
-        results = compare_drafts(loaded, _messages(loaded, text, system, raw), draft, max_new_tokens, rounds)
+        results = compare_drafts(loaded, _messages(loaded, text, system, raw), draft, max_new_tokens, rounds, plan)
         if as_json:
             last = [row.as_dict() for row in list(results)[-1]]
             print(json.dumps(last))

@@ -48,7 +48,9 @@ class Row:
         return {"draft": self.draft, "speeds": self.speeds, "identical": self.identical, "note": self.note, **stats}
 
 
-def compare_drafts(model: Model, prompt: Any, drafts: str, max_new_tokens: int, rounds: int) -> Iterator[list[Row]]:
+def compare_drafts(
+    model: Model, prompt: Any, drafts: str, max_new_tokens: int, rounds: int, plan: str = "off"
+) -> Iterator[list[Row]]:
     """Run plain decoding and each drafter, ``rounds`` times in turn; yields the rows as they fill.
 
     ``identical`` is judged token by token against plain decoding; where they part at a tie of logits below ``TIE``, the
@@ -63,7 +65,7 @@ def compare_drafts(model: Model, prompt: Any, drafts: str, max_new_tokens: int, 
     for _ in range(rounds):
         for row in rows:
             try:
-                output, margin = _run(model, prompt, row.draft, max_new_tokens)
+                output, margin = _run(model, prompt, row.draft, max_new_tokens, plan)
             except PartsClash as clash:
                 row.note = str(clash)
                 continue
@@ -100,8 +102,8 @@ def specs(text: str) -> list[str]:
     return found
 
 
-def _run(model: Model, prompt: Any, draft: str, max_new_tokens: int) -> tuple[Output, list[float]]:
-    pieces = stream(model, prompt, draft=draft, max_new_tokens=max_new_tokens)
+def _run(model: Model, prompt: Any, draft: str, max_new_tokens: int, plan: str) -> tuple[Output, list[float]]:
+    pieces = stream(model, prompt, draft=draft, max_new_tokens=max_new_tokens, plan=plan)
     gaps = []
     for piece in pieces:
         if piece.step is not None:

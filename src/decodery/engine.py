@@ -12,8 +12,10 @@ from decodery.build import Built, build
 from decodery.chooser import Seeded
 from decodery.errors import BadPrompt, DecoderyError
 from decodery.loop import speculate, together
+from decodery.measure import cost_curve
 from decodery.model.model import Model
 from decodery.model.session import Session
+from decodery.plan import plan_of
 from decodery.recipe import Recipe, Spec
 from decodery.stats import Stats
 from decodery.stop import Stop
@@ -67,6 +69,7 @@ class Stream(Iterator[Piece]):
         self._built = build(recipe, model)
         if self._built.search is not None and request.logprobs is not None:
             raise DecoderyError("logprobs are not reported for searches; read the scores of output.candidates")
+        self._cost = _costs(model) if request.plan == "auto" else None
         self._stops = [self._stop() for _ in sessions]
         self._pieces = self._run()
 
@@ -127,7 +130,8 @@ class Stream(Iterator[Piece]):
                 yield built.search(session, built.laws, built.constrain, rng, stop)
             else:
                 draft = copy.copy(built.draft)
-                yield speculate(session, draft, built.verify, built.laws, built.constrain, rng, stop, built.want)
+                plan = plan_of(self._request.plan, self._cost)
+                yield speculate(session, draft, built.verify, built.laws, built.constrain, rng, stop, built.want, plan)
 
     def _stop(self) -> Stop:
         request = self._request
@@ -150,6 +154,7 @@ class Request:
     ignore_eos: bool = False
     seed: int | None = None
     logprobs: int | None = None
+    plan: str = "off"
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -176,11 +181,12 @@ def stream(
     n: int = 1,
     logprobs: int | None = None,
     session: Session | None = None,
+    plan: str = "off",
 ) -> Stream:
     """Decode step by step; see ``decode`` for the arguments. Iterate over pieces of text, then read ``output``."""
     recipe = recipe or Recipe.of(draft, verify, guide, constrain, search)
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    request = Request(max_new_tokens, stops, time_limit, ignore_eos, seed, logprobs)
+    request = Request(max_new_tokens, stops, time_limit, ignore_eos, seed, logprobs, plan)
     return Stream(model, _sessions(model, prompt, session, n, recipe), recipe, request)
 
 
@@ -199,6 +205,9 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Any) -
         max_new_tokens, stop, time_limit (seconds), ignore_eos: when to stop.
         seed: makes a run repeatable; each of several answers has its own randomness.
         n: this many answers to one prompt, sharing its cache.
+        plan: how much to draft: "off" (all that the drafter proposes), "fixed:N" (N nodes a step at most), or "auto": the
+            tree that promises most tokens per second, by the cost of a forward here (measured once, about a second)
+            and the acceptance seen so far.
         logprobs: also report each token's log-probability and that many alternatives.
         session: from ``model.session()``; keeps the cache between calls, so a chat does not compute its past again.
 
@@ -229,6 +238,13 @@ def logprobs(step: Step, top: int) -> list[Chosen]:
         )
         for i, token in enumerate(step.tokens)
     ]
+
+
+def _costs(model: Model) -> dict[int, float]:
+    """Seconds of a forward by its size, measured at the first need."""
+    if not model.cost:
+        model.cost = {n: ms / 1e3 for n, ms in cost_curve(model, (1, 2, 4, 8, 16), repeats=3).items()}
+    return model.cost
 
 
 def _sessions(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> list[Session]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from decodery.constrain.walk import masks, run, walk
 from decodery.law import Laws
 from decodery.model.session import Ask, Session, forward
+from decodery.plan import OFF, Plan
 from decodery.stats import Ticks
 from decodery.stop import Stop
 from decodery.words import Chooser, Constraint, Drafter, Program, Rows, Step, Verifier, Want
@@ -21,13 +22,14 @@ def speculate(
     rng: Chooser,
     stop: Stop,
     want: Want,
+    plan: Plan = OFF,
 ) -> Program:
     """Guess, look, decide, commit, learn; until ``stop``. Yields an ``Ask`` for each pass and a ``Step`` for each turn."""
     draft.begin(session, laws)
     state = constrain.start(session.tokens)
     while not stop(session):
         tick = Ticks()
-        tree = tick("draft", draft.propose(session, stop.budget(session), rng))
+        tree = tick("draft", plan.cut(draft.propose(session, plan.budget(stop.budget(session)), rng)))
         states = tick("constrain", walk(constrain, state, tree, stop.eos))
         rows = tick("forward", (yield Ask(session, tree, want)))
         p = tick("guide", laws(rows, masks(constrain, states, stop.eos)))
@@ -38,6 +40,7 @@ def speculate(
         tick("commit", None)
         draft.observe(session, step := Step(tree, rows, p, verdict, tokens, tick.seconds), rng)
         tick("draft", None)
+        plan.observe(step)
         yield step
 
 

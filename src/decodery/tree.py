@@ -98,6 +98,17 @@ class TokenTree:
             if self.parents[i] != ROOT and self.ghost[self.parents[i]]:
                 self.ghost[i] = True
 
+    def only(self, nodes: Iterable[int]) -> TokenTree:
+        """These nodes; each one's parent and earlier siblings must be among them."""
+        chosen = sorted(nodes)
+        if len(chosen) == len(self):
+            return self
+        tree, place = TokenTree(scheme=self.scheme), {ROOT: ROOT}
+        for node in chosen:
+            place[node] = tree.add(self.tokens[node], place[self.parents[node]], self.q[node])
+            tree.ghost[place[node]] = self.ghost[node]
+        return tree
+
     def cut(self, nodes: int, depth: int) -> TokenTree:
         """The first ``nodes`` nodes that lie within ``depth`` levels.
 

@@ -31,6 +31,8 @@ from transformers.generation.streamers import BaseStreamer
 
 import decodery
 import decodery.hf
+from decodery.draft.model import ModelDraft
+from decodery.draft.ngram import NGram
 from decodery.errors import DecoderyError, PartsClash, UnknownPart
 from decodery.hf import CustomGenerate, custom_generate
 from decodery.law import Laws
@@ -509,6 +511,19 @@ def test_streamer(draft: str, rows: str) -> None:
     assert direct.log == theirs.log
 
 
+def test_streams_what_outlives_a_row_cut_at_the_context() -> None:
+    """One row is done with five tokens in two steps before the other one's third token fills the context."""
+    batch, log = padded(60, 93), Log()
+    alone = network("gpt2").generate(batch["input_ids"][:1, 33:], max_new_tokens=5, pad_token_id=PAD)
+    made = oracle(alone, torch.ones(1, 60))
+    with pytest.warns(UserWarning, match="context of 96"):
+        ours = network("gpt2").generate(**batch, custom_generate=made, max_new_tokens=5, streamer=log, pad_token_id=PAD)
+    assert [stats.forwards for stats in made.last_stats] == [2, 3]
+    assert torch.equal(ours[0, 33:], alone[0])
+    assert (ours[1, 96:] == PAD).all()
+    assert log.log == [batch["input_ids"].tolist(), *ours[:, 93:].T.tolist(), "end"]
+
+
 def test_text_streamer() -> None:
     streamer = TextIteratorStreamer(letters(), skip_prompt=True)  # type: ignore[arg-type]
     ours = network("llama").generate(prompt(), custom_generate=custom_generate(draft="ngram"), streamer=streamer)
@@ -548,6 +563,14 @@ def test_early_exit() -> None:
     ours = network("llama").generate(prompt(), custom_generate=made, max_new_tokens=NEW, assistant_early_exit=2)
     assert torch.equal(ours, network("llama").generate(prompt(), max_new_tokens=NEW))
     assert drafted(made) > 0
+
+
+def test_the_drafters_meant() -> None:
+    usual = {"num_beams": 1, "do_sample": False, "num_assistant_tokens": 7}
+    lookup = GenerationConfig(**usual, prompt_lookup_num_tokens=4, max_matching_ngram_size=3)
+    early = GenerationConfig(**usual, assistant_early_exit=2)
+    assert custom_generate()._recipe(lookup, None).draft == NGram(max=3, length=4)
+    assert custom_generate()._recipe(early, None).draft == ModelDraft(length=7, layers=(0, 1))
 
 
 def test_one_way_to_draft() -> None:

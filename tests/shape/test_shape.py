@@ -17,7 +17,7 @@ LAYERS = [
     {"errors", "words", "chooser", "tree", "law", "text", "stop", "stats", "registry"},
     {"model"},
     {"constrain", "draft", "verify", "guide", "search"},
-    {"loop", "recipe", "build"},
+    {"plan", "loop", "recipe", "build"},
     {"engine", "measure", "trace", "hf", "compare", "chat", "doctor", "docs"},
     {"cli", "__init__", "__main__"},
 ]

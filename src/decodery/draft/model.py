@@ -33,13 +33,15 @@ class ModelDraft(Drafter):
     def __post_init__(self) -> None:
         if self.length < 1 or self.width < 1:
             raise ValueError(f"model needs length >= 1 and width >= 1, not length={self.length}, width={self.width}")
+        self._model: Model | None = None
 
     def bind(self, model: Model) -> Self:
         if not self.path and Cap.LAYERS not in model.can:
             raise PartsClash(
                 "draft part 'model' runs the target through fewer layers, which this model does not offer: give path="
             )
-        self._model = model.companion(self.path) if self.path else None
+        if self.path and self._model is None:
+            self._model = model.companion(self.path)
         self._layers = self.layers or model.default_layers()
         return self
 

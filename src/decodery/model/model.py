@@ -27,6 +27,7 @@ class Model:
     Attributes:
         network: the transformers model; without weights (device "meta") where another backend runs it.
         backend: what runs it.
+        cost: seconds of a forward by its number of tokens, once it was measured.
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
         eos: token ids that end an answer, from the generation config, the config and the tokenizer.
         context: how many tokens it takes.
@@ -43,6 +44,7 @@ class Model:
         ability: Ability | None = None,
     ) -> None:
         self.network = network
+        self.cost: dict[int, float] = {}
         self.backend = backend
         if ability is not None:
             self.ability = ability

@@ -36,6 +36,10 @@ def examine(network: PreTrainedModel) -> Ability:
 
     Raises ``BadModel`` where not even a chain over the model's own cache agrees with passes without a cache.
     """
+    if network.training:
+        raise BadModel(
+            "the network is in training mode, where dropout makes its rows random: call network.eval() first"
+        )
     backend = TorchBackend(network)
     reason = check(network, lambda: SlotArena(backend))
     if not reason:

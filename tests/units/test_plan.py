@@ -1,0 +1,117 @@
+"""The planner: its choice is the best one, it never changes what comes out, and it gives up where drafting loses."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decodery.build import build
+from decodery.chooser import enumerate_law
+from decodery.errors import DecoderyError
+from decodery.guide.temperature import Temperature
+from decodery.loop import speculate, together
+from decodery.model.toy import ToyModel
+from decodery.plan import OFF, Auto, Fixed, plan_of
+from decodery.stop import Stop
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Budget
+
+from ..laws.exact import LENGTH, PROMPT, recipe, specimens, variation, wanted
+
+FREE = {1: 1.0, 2: 1.0, 64: 1.0}
+DEAR = {1: 1.0, 2: 9.0, 64: 999.0}
+TOYS = {"cheap": {1: 1.0, 2: 1.1, 4: 1.3, 8: 2.0}, "free": FREE, "dear": DEAR}
+
+
+@st.composite
+def trees(draw: Any) -> TokenTree:
+    tree = TokenTree()
+    for i in range(draw(st.integers(0, 6))):
+        tree.add(i, draw(st.integers(ROOT, i - 1)))
+    return tree
+
+
+@given(tree=trees(), costs=st.lists(st.floats(0.05, 3.0), min_size=7, max_size=7), data=st.data())
+def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data: Any) -> None:
+    """Over all parts of the proposal that keep parents and earlier siblings, none promises more tokens per second."""
+    plan = Auto({n: sum(costs[:n]) for n in range(1, 8)})
+    for node in range(len(tree)):
+        plan._seen[tree.depths[node], tree.children(tree.parents[node]).index(node)] = data.draw(st.floats(0.01, 0.99))
+    promise = plan.promises(tree)
+
+    def rate(nodes: tuple[int, ...]) -> float:
+        return (1 + sum(promise[node] for node in nodes)) / plan.seconds(len(nodes) + 1)
+
+    def whole(nodes: tuple[int, ...]) -> bool:
+        return all(
+            (tree.parents[node] in (ROOT, *nodes))
+            and all(other in nodes for other in tree.children(tree.parents[node]) if other < node)
+            for node in nodes
+        )
+
+    parts = [p for n in range(len(tree) + 1) for p in itertools.combinations(range(len(tree)), n) if whole(p)]
+    plan.budget(Budget(64, 64))
+    chosen = plan.cut(tree)
+    best = max(map(rate, parts))
+    nodes = tuple(node for node in range(len(tree)) if tree.tokens[node] in chosen.tokens)
+    assert whole(nodes)
+    assert rate(nodes) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("draft", [name for name, _ in specimens("draft")])
+@pytest.mark.parametrize("cost", TOYS)
+def test_planned_decoding_is_exact(draft: str, cost: str, record_property: Any) -> None:
+    """Cut or not, drawn or certain: the law of the output is the target's."""
+    for toy in (ToyModel(), ToyModel(seed=4, eos=frozenset({2}))):
+        built = build(recipe(dict(specimens("draft"))[draft], None, [Temperature(0.9)]), toy)
+
+        def once(rng: Any, toy: ToyModel = toy, built: Any = built) -> tuple[int, ...]:
+            session = toy.session(PROMPT)
+            plan = Auto(TOYS[cost])
+            stop = Stop(eos=toy.eos, max_new_tokens=LENGTH + 4)
+            parts = (copy.deepcopy(built.draft), built.verify, built.laws, built.constrain, rng, stop, built.want)
+            for _, step in together([speculate(session, *parts, plan)]):
+                step.seconds["forward"] = 1.0
+                if len(session.tokens) >= len(PROMPT) + LENGTH:
+                    break
+            return tuple(session.tokens[len(PROMPT) :][:LENGTH])
+
+        assert variation(wanted(toy, built), enumerate_law(once)) < 1e-9
+        record_property("exact cases", 1)
+
+
+def run(plan: Auto, draft: str, steps: int = 60) -> list[TokenTree]:
+    toy = ToyModel(vocab=8, seed=2)
+    built = build(recipe(dict(specimens("draft"))[draft], None, [Temperature(3.0)]), toy)
+    from decodery.chooser import Seeded
+
+    parts = (built.draft, built.verify, built.laws, built.constrain, Seeded(1), Stop(max_new_tokens=steps, context=64))
+    return [step.tree for _, step in together([speculate(toy.session(PROMPT), *parts, built.want, plan)])]
+
+
+def test_it_gives_up_where_drafting_loses_and_asks_again() -> None:
+    dear = run(Auto(dict(DEAR)), "jacobi:window=2")
+    assert sum(map(len, dear)) == 0
+    free = run(Auto(dict(FREE)), "jacobi:window=2")
+    assert all(len(tree) == 2 for tree in free[:-2])
+
+
+def test_unforwarded_drafts_teach_as_well() -> None:
+    """Places that were cut away are still judged by what came after."""
+    plan = Auto(dict(DEAR))
+    run(plan, "jacobi:window=2")
+    assert plan._seen
+
+
+def test_fixed_and_off() -> None:
+    assert plan_of("fixed:3").budget(Budget(9, 4)) == Budget(3, 4)
+    assert isinstance(plan_of("fixed:0"), Fixed)
+    assert plan_of("off") is OFF
+    for bad in ("fixed", "fixed:x", "auto:3", "never", "auto"):
+        with pytest.raises(DecoderyError, match="auto, fixed:N"):
+            plan_of(bad)
