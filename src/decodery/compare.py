@@ -68,6 +68,7 @@ def compare_drafts(
                 output, margin = _run(model, prompt, row.draft, max_new_tokens, plan)
             except PartsClash as clash:
                 row.note = str(clash)
+                yield rows
                 continue
             if row.draft == "none":
                 reference, gaps = output.tokens, margin

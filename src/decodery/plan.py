@@ -7,7 +7,7 @@ k + 1 tokens costs here. Where nothing pays, nothing is drafted, and the drafter
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -17,7 +17,7 @@ from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget, Step
 
 RATE = 0.1
-"""Weight of a new observation in the running averages."""
+"""Weight of a new observation in the running averages; the first ones weigh more."""
 LONGEST_PAUSE = 32
 """Steps without drafting after which the drafter is asked again, at the latest."""
 
@@ -62,6 +62,7 @@ class Auto(Plan):
     cost: Mapping[int, float]
     most: int = 64
     _seen: dict[tuple[int, int], float] = field(default_factory=dict)
+    _times: Counter[tuple[int, int]] = field(default_factory=Counter)
     _drafting: float = 0.0
     _proposed: TokenTree = field(default_factory=TokenTree)
     _asked: bool = False
@@ -105,7 +106,9 @@ class Auto(Plan):
             for rank, child in enumerate(children):
                 place = self._proposed.depths[child], rank
                 hit = float(self._proposed.tokens[child] == token)
-                self._seen[place] = self._chance(place) + RATE * (hit - self._chance(place))
+                self._times[place] += 1
+                weight = max(RATE, 1 / (1 + self._times[place]))
+                self._seen[place] = self._chance(place) + weight * (hit - self._chance(place))
             node = next((child for child in children if self._proposed.tokens[child] == token), len(self._proposed))
 
     def promises(self, tree: TokenTree) -> list[float]:
@@ -132,8 +135,8 @@ class Auto(Plan):
         return self.cost[a] + (self.cost[b] - self.cost[a]) * (n - a) / (b - a)
 
     def _chance(self, place: tuple[int, int]) -> float:
-        """Seen, or a guess for places never reached: a half for a first child, less for each later one."""
-        return self._seen.get(place, 0.5 / (1 + place[1]))
+        """Seen, or a guess for places never reached: less for each later sibling."""
+        return self._seen.get(place, 0.4 / (1 + place[1]))
 
 
 def plan_of(spec: str, cost: Mapping[int, float] | None = None) -> Plan:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -220,7 +221,8 @@ def _graph(network: PreTrainedModel) -> Any:
     past = [torch.zeros(1, heads, t, size) for _ in range(2 * config.num_hidden_layers)]
     masks = [torch.zeros(1, 1, n, t + n) for _ in kinds]
     example = (torch.zeros(1, n, dtype=torch.long), torch.arange(t, t + n)[None], torch.tensor([1, 2]), *masks, *past)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of branches that depend on what never changes here
         graph = openvino.convert_model(_Traced(network, kinds), example_input=example)
     states = [f"state.{i}" for i in range(len(past))]
     names = ["input_ids", "position_ids", "columns", *(f"mask.{kind}" for kind in kinds), *states]
