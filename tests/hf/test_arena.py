@@ -106,7 +106,7 @@ def examined(name: str) -> Any:
     return _examined[name]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def graphs(tmp_path_factory: Any) -> Any:
     """Tiny networks as OpenVINO graphs."""
     pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 NEW = 24
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def prompts(data: Path, smollm2: Any) -> list[list[int]]:
     """40 Spec-Bench prompts of all categories, the shorter ones of each."""
     with (data / "spec_bench" / "question.jsonl").open() as file:
@@ -31,7 +31,7 @@ def prompts(data: Path, smollm2: Any) -> list[list[int]]:
     return chosen
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def references(prompts: list[list[int]], smollm2: Any) -> list[tuple[list[int], list[float]]]:
     """transformers' own greedy answers, and how far apart the two best logits were at each token."""
     found = []

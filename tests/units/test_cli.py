@@ -17,7 +17,7 @@ from ..hf.tiny import network
 CHAT = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory: Any) -> str:
     folder = tmp_path_factory.mktemp("tiny")
     words = tokenizer()

@@ -17,7 +17,7 @@ from ..hf.tiny import network
 pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: Any) -> Path:
     path = Path(tmp_path_factory.mktemp("tiny"))
     network("llama").save_pretrained(path)
