@@ -337,8 +337,9 @@ def _messages(model: Any, text: str, system: str, raw: bool) -> Any:
 
 
 def _show(piece: Any, show_draft: bool) -> None:
-    drafted = piece.step is not None and len(piece.step.verdict.path) > 0
-    out.print(piece.text, end="", style="green" if show_draft and drafted else None, markup=False)
+    drafted = piece.drafted if show_draft else 0
+    out.print(piece.text[:drafted], end="", style="green", markup=False)
+    out.print(piece.text[drafted:], end="", markup=False)
 
 
 def _comparison(rows: list[Any]) -> Table:

@@ -50,12 +50,14 @@ class Output:
 class Piece(NamedTuple):
     """What one step added to an answer: text that is final, and the step behind it.
 
-    ``step`` is None for what was held back until the end; ``answer`` says which of several answers this belongs to.
+    ``step`` is None for what was held back until the end; ``answer`` says which of several answers this belongs to;
+    ``drafted`` how many characters of the text came from accepted drafts (they stand before the verifier's own).
     """
 
     text: str
     step: Step | None
     answer: int = 0
+    drafted: int = 0
 
 
 class Stream(Iterator[Piece]):
@@ -102,7 +104,7 @@ class Stream(Iterator[Piece]):
             output.candidates = step.candidates or output.candidates
             if output.logprobs is not None:
                 output.logprobs += logprobs(step, self._request.logprobs or 0)
-            yield Piece(stop.text.piece() if stop.text else "", step, answer)
+            yield _piece(stop.text, step, answer)
         for answer, (output, stop) in enumerate(zip(self.outputs, self._stops, strict=True)):
             output.finish_reason = stop.reason or ""
             if stop.text is not None:
@@ -238,6 +240,16 @@ def logprobs(step: Step, top: int) -> list[Chosen]:
         )
         for i, token in enumerate(step.tokens)
     ]
+
+
+def _piece(text: TextStream | None, step: Step, answer: int) -> Piece:
+    """What a step adds to the text shown, and how far drafts reach into it."""
+    if text is None:
+        return Piece("", step, answer)
+    before, fresh = len(text.text), text.piece()
+    accepted = len(text.ends) - len(step.tokens) + len(step.verdict.path)
+    reach = text.ends[accepted - 1] - before if step.verdict.path else 0
+    return Piece(fresh, step, answer, min(max(reach, 0), len(fresh)))
 
 
 def _costs(model: Model) -> dict[int, float]:

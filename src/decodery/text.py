@@ -70,6 +70,8 @@ class TextStream:
     codec: Text
     stops: tuple[str, ...] = ()
     tokens: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    """For each token, how many characters were certain once it had come."""
     stopped: str | None = None
     """The stop string that was found; the text ends before it."""
     _known: str = ""
@@ -85,6 +87,7 @@ class TextStream:
         if now.startswith(before) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
             self._extend(now[len(before) :])
             self._anchor, self._settled = self._settled, len(self.tokens)
+        self.ends.append(len(self._known))
         return self.stopped is not None
 
     def piece(self) -> str:

@@ -154,6 +154,18 @@ def test_pieces_make_the_text() -> None:
     assert text == pieces.output.text == model().text.decode(pieces.output.tokens)
 
 
+def test_pieces_tell_what_was_drafted() -> None:
+    """Characters of accepted drafts, then the verifier's own; together the text."""
+    pieces = list(decodery.stream(model(), "w5 w9 w12", draft="jacobi:window=3", max_new_tokens=30, ignore_eos=True))
+    drafted = sum(piece.drafted for piece in pieces)
+    accepted = [piece for piece in pieces if piece.step is not None and piece.step.verdict.path]
+    assert accepted
+    for piece in pieces:
+        path = piece.step.verdict.path if piece.step is not None else ()
+        assert len(piece.text[: piece.drafted].split()) == len(path)
+    assert 0 < drafted < sum(len(piece.text) for piece in pieces)
+
+
 def test_a_drafter_keeps_what_it_learned_only_if_you_keep_it() -> None:
     kept = Recycling()
     first, second = (decodery.decode(model(), PROMPTS[0], draft=kept, **OPTIONS).stats for _ in range(2))
