@@ -95,6 +95,14 @@ class Stream(Iterator[Piece]):
             output.stats.lossless = self._built.lossless
             if self._request.logprobs is not None:
                 output.logprobs = []
+        try:
+            yield from self._steps()
+        finally:
+            if len(self._sessions) > 1:  # forks or rows made here; a single session may be the caller's
+                for session in self._sessions:
+                    session.close()
+
+    def _steps(self) -> Iterator[Piece]:
         for answer, step in self._timed(together(self._programs())):
             output, stop = self.outputs[answer], self._stops[answer]
             output.stats.add(step)

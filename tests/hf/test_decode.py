@@ -113,6 +113,18 @@ def test_a_session_reuses_what_is_common() -> None:
     assert decodery.decode(model(), longer, session=session, **OPTIONS).tokens == second.tokens
 
 
+@pytest.mark.parametrize(
+    "options", [{"draft": "model:width=2"}, {"guide": "cfg:1.5,negative=w9"}, {"n": 3, "guide": "temperature:1"}]
+)
+def test_a_kept_session_does_not_grow(options: dict[str, Any]) -> None:
+    """What a call made beside the session (views, companions, forks) is gone by the next call."""
+    session = model().session()
+    for _ in range(3):
+        decodery.decode(model(), PROMPTS[0], session=session, **OPTIONS | options)
+    session.restart(PROMPTS[0])
+    assert len(session.arena.nodes) == session.cached
+
+
 @pytest.mark.parametrize("draft", ["none", "ngram", "model"])
 def test_logprobs_are_the_models_own(draft: str) -> None:
     output = decodery.decode(model(), PROMPTS[1], draft=draft, guide="repetition:1.2", logprobs=3, **OPTIONS)

@@ -65,6 +65,14 @@ def test_there_is_one_loop_and_it_is_short() -> None:
     assert loops == ["loop.py"]
 
 
+def test_the_loop_in_the_documentation_is_the_loop() -> None:
+    source = (SOURCE / "loop.py").read_text()
+    loop = next(
+        node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == "speculate"
+    )
+    assert (ast.get_source_segment(source, loop) or "?") in (docs.ROOT / "docs" / "architecture.md").read_text()
+
+
 def test_documentation_is_up_to_date() -> None:
     """`make docs` would change nothing."""
     for name, text in (("methods.md", docs.methods()), ("composition.md", docs.composition())):

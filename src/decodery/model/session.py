@@ -38,6 +38,7 @@ class Session:
         self._trunk: list[Handle] = []
         self._scratch: dict[tuple[Handle, int], Handle] = {}
         self._base: Session | None = None
+        self._views: list[Session] = []
 
     @property
     def cached(self) -> int:
@@ -90,9 +91,9 @@ class Session:
     def restart(self, tokens: Sequence[int]) -> int:
         """Make ``tokens`` the whole text, keeping the cache of the common beginning; returns how much was kept.
 
-        Companions go: they followed another prompt.
+        Companions and views go: they followed another prompt.
         """
-        self.accompany({})
+        self._leave()
         same = 0
         for ours, theirs in zip(self.tokens, tokens, strict=False):
             if ours != theirs:
@@ -116,6 +117,7 @@ class Session:
         """The same text through fewer layers, reading the trunk's cache; its nodes are scratch and never committed."""
         view = Session(self.arena, layers=layers)
         view._base = self
+        self._views.append(view)
         view.follow(self)
         return view
 
@@ -164,9 +166,7 @@ class Session:
 
     def accompany(self, companions: dict[str, Companion], arena: Arena | None = None) -> None:
         """Declare the contexts that follow every commit, rewind and fork of this one from now on; earlier ones go."""
-        for old in self.companions.values():
-            old.close()
-        self.companions = {}
+        self._leave()
         for name, companion in companions.items():
             follower = Session(arena or self.arena, [*companion.prompt, *self.tokens[self.prompt :]])
             follower.prompt = len(companion.prompt)
@@ -174,15 +174,20 @@ class Session:
 
     def close(self) -> None:
         """Give all nodes up."""
+        self._leave()
         self.forget()
         self._shrink(0)
-        for companion in self.companions.values():
-            companion.close()
 
     def forget(self) -> None:
         """Give up the nodes of the last pass."""
         self.arena.release(self._scratch.values())
         self._scratch = {}
+
+    def _leave(self) -> None:
+        """Close what follows this session."""
+        for follower in (*self.companions.values(), *self._views):
+            follower.close()
+        self.companions, self._views = {}, []
 
     def _grow(self, handles: Sequence[Handle]) -> None:
         """Take nodes into the trunk; the session owns the deepest only, the others live through it."""
