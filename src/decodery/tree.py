@@ -109,19 +109,5 @@ class TokenTree:
             tree.ghost[place[node]] = self.ghost[node]
         return tree
 
-    def cut(self, nodes: int, depth: int) -> TokenTree:
-        """The first ``nodes`` nodes that lie within ``depth`` levels.
-
-        Exact for sampled trees as well: which nodes go depends on their place in the drawing order, never on the tokens
-        drawn.
-        """
-        tree = TokenTree(scheme=self.scheme)
-        place = {ROOT: ROOT}
-        for i, parent in enumerate(self.parents):
-            if len(tree) < nodes and parent in place and self.depths[i] <= depth:
-                place[i] = tree.add(self.tokens[i], place[parent], self.q[i])
-                tree.ghost[place[i]] = self.ghost[i]
-        return tree
-
 
 EMPTY = TokenTree()

@@ -16,7 +16,7 @@ vocabulary, ``d`` the hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
@@ -292,6 +292,3 @@ class Search(Part):
 
     def __call__(self, session: Session, laws: Laws, constrain: Constraint, rng: Chooser, stop: Stop) -> Program:
         raise NotImplementedError
-
-
-Stream = Iterator[Step]

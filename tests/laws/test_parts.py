@@ -126,6 +126,25 @@ def test_greedy_equals_residual(data: Any) -> None:
     assert fast == slow
 
 
+def test_rounding_never_accepts_a_ghost() -> None:
+    """q a hair above p everywhere: the first draw may be refused, and its repetition must be refused as well."""
+
+    class Unlucky(Seeded):
+        flips = 0
+
+        def flip(self, a: float) -> bool:
+            self.flips += 1
+            return self.flips > 1
+
+    tree = TokenTree(scheme=Scheme.IID)
+    for _ in range(2):
+        tree.add(1, q=P * (1 + 1e-7))
+    rows = rows_of(tree, [P.log()] * 2)
+    verdict = Residual()(tree, Law(rows.logits, greedy=False), rows, Unlucky(3))
+    assert verdict.path == ()
+    assert verdict.extra[0] != 1
+
+
 @pytest.mark.parametrize("name", VERIFIERS)
 def test_a_dead_row_ends_the_verdict(name: str) -> None:
     verify: Any = VERIFIERS[name]

@@ -35,9 +35,10 @@ class Residual(Verifier):
                 if (chance := float(left[child.token])) > 0 and rng.flip(min(1.0, chance / q)):
                     return child
                 rest = left.clone() if child.q is None else (left - child.q.to(left)).clamp_(min=0.0)
-                if child.q is None:
-                    rest[child.token] = 0.0
-                if (mass := float(rest.sum())) > 0:  # else p and q agree up to rounding, and p is as good
+                if not float(rest.sum()) > 0:  # p and q agree up to rounding, and p is as good
+                    rest = left.clone()
+                rest[child.token] = 0.0  # by the rule already, up to rounding: what was refused stays refused
+                if (mass := float(rest.sum())) > 0:
                     left = rest / mass
             return rng.pick(left)
 
