@@ -126,6 +126,7 @@ def _layers(backend: TorchBackend) -> dict[Cap, str]:
     return {Cap.LAYERS: reason} if reason else {}
 
 
+@torch.inference_mode()
 def _embeds(backend: TorchBackend) -> dict[Cap, str]:
     """Embeddings instead of tokens: the same logits."""
     words = _words(backend.model)
