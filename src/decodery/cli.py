@@ -1,4 +1,4 @@
-"""The command line: run, chat, compare, list, show, doctor."""
+"""The command line: run, chat, compare, bench, profile, list, show, doctor."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def main_options(
                 raise DecoderyError(
                     f"{path} may set {', '.join(sorted(known))}; not {sorted(unknown or ['a list'])[0]!r}"
                 )
-            context.default_map = dict.fromkeys(("run", "chat", "compare", "doctor"), entries)
+            context.default_map = dict.fromkeys(("run", "chat", "compare", "profile", "bench", "doctor"), entries)
 
 
 @app.command()
@@ -229,6 +229,44 @@ def compare(
                 raise typer.Exit(1)
 
 
+@app.command()
+def profile(
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
+    model: MODEL = "smollm2",
+    draft: DRAFT = "none",
+    verify: VERIFY = "",
+    guide: GUIDE = [],  # noqa: B006
+    constrain: CONSTRAIN = "none",
+    temperature: TEMPERATURE = None,
+    max_new_tokens: TOKENS = 128,
+    raw: RAW = False,
+    system: SYSTEM = "",
+    dtype: DTYPE = "auto",
+    backend: BACKEND = "torch",
+    plan: PLAN = "off",
+    as_json: JSON = False,
+) -> None:
+    """Answer a prompt and show where the time goes, phase by phase, and what a forward of n tokens costs."""
+    with _errors():
+        from decodery.profile import bars
+        from decodery.profile import profile as measure
+
+        parts = _recipe(None, draft, verify, guide, constrain, "", temperature)
+        loaded = _load(model, dtype, backend)
+        text = sys.stdin.read() if prompt == "-" else prompt
+        found = measure(loaded, _messages(loaded, text, system, raw), parts, max_new_tokens, plan)
+        if as_json:
+            print(json.dumps({"phases": found.phases, "cost": found.cost, "stats": found.stats.as_dict()}))
+            return
+        out.print(f"{escape(found.stats.line())}\n\n[bold]ms a step, by phase[/bold]")
+        steps = max(found.stats.forwards - 1, 1)
+        for name, bar, ms in bars({name: 1e3 * s / steps for name, s in found.phases.items()}):
+            out.print(f"{name:>10} {ms:8.2f} [cyan]{bar}[/cyan]")
+        out.print("\n[bold]ms of a forward, by its tokens[/bold]")
+        for name, bar, ms in bars({f"n={n}": ms for n, ms in found.cost.items()}):
+            out.print(f"{name:>10} {ms:8.1f} [cyan]{bar}[/cyan]")
+
+
 @app.command("list")
 def list_parts(
     role: Annotated[str, typer.Argument(help="draft, verify, guide, constrain or search; all if left out.")] = "",
@@ -293,6 +331,38 @@ def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", backend: BACKEND = "
                 out.print(f"  {key:<24} {escape(str(value))}")
 
 
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(help="spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")],
+    file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
+    methods: Annotated[str, typer.Option(help="Drafters, separated by commas; DRAFT@torch picks a backend.")] = (
+        "none,ngram,recycling,jacobi"
+    ),
+    peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
+    limit: Annotated[int | None, typer.Option(help="At most so many questions, spread over the categories.")] = None,
+    report: Annotated[Path, typer.Option(help="Folder of the results; an interrupted run goes on in it.")] = Path(
+        "bench"
+    ),
+    model: MODEL = "smollm2",
+    max_new_tokens: TOKENS = 128,
+    plan: PLAN = "auto",
+    backend: BACKEND = "auto",
+) -> None:
+    """Time methods and peers on many prompts, in turns, and write tables, pictures and a page."""
+    with _errors():
+        from decodery.bench.suites import tasks_of
+
+        tasks = tasks_of(suite, file, limit)
+        _quiet()
+        from decodery.bench.run import Choice, run
+
+        rows = run(Choice(suite, model, methods, peers, backend, plan, max_new_tokens), tasks, report, err)
+        out.print(
+            (report / "summary.md").read_text() if rows else "nothing was answered: all prompts exceed the context"
+        )
+        err.print(f"[dim]{report / 'report.html'}[/dim]")
+
+
 def main() -> None:
     """The ``decodery`` command."""
     app()
@@ -318,14 +388,19 @@ def _recipe(
 
 
 def _load(spec: str, dtype: str, backend: str) -> Any:
+    _quiet()
+    from decodery.model.load import load
+
+    return load(spec, dtype=dtype, backend=backend)
+
+
+def _quiet() -> None:
+    """Keep transformers from talking into our output."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
-    from decodery.model.load import load
-
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    return load(spec, dtype=dtype, backend=backend)
 
 
 def _messages(model: Any, text: str, system: str, raw: bool) -> Any:

@@ -61,7 +61,7 @@ def overhead(model: Model, n: int = 8, steps: int = 12) -> Overhead | None:
     session = _warm(model, 64)
     if not isinstance(session.arena, SlotArena):
         return None
-    bare = _Timed(session.arena.backend)
+    bare = Timed(session.arena.backend)
     session.arena.backend = bare
     stop = Stop(context=model.context, text=TextStream(model.text, ("never to be found",)))
     parts = (Jacobi(n - 1), Greedy(), Laws(), Free())
@@ -75,7 +75,7 @@ def overhead(model: Model, n: int = 8, steps: int = 12) -> Overhead | None:
     return Overhead(n, 1e3 * statistics.median(whole[1:]), 1e3 * statistics.median(bare.seconds[1:]))
 
 
-class _Timed:
+class Timed:
     """A backend that books the time of each forward."""
 
     def __init__(self, backend: Any) -> None:

@@ -19,6 +19,7 @@ LAYERS = [
     {"constrain", "draft", "verify", "guide", "search"},
     {"plan", "loop", "recipe", "build"},
     {"engine", "measure", "trace", "hf", "compare", "chat", "doctor", "docs"},
+    {"bench", "profile"},
     {"cli", "__init__", "__main__"},
 ]
 """Lower layers first; a file may import from its own layer and below (imports for type checking and inside functions are

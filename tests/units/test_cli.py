@@ -75,6 +75,26 @@ def test_compare(tiny: str) -> None:
     assert "recycling" in table
 
 
+def test_profile(tiny: str) -> None:
+    result = call("profile", "a b a b", "-m", tiny, "-d", "ngram", "-n", "8", "--json")
+    found = json.loads(result.stdout)
+    assert {"draft", "mask", "forward", "verify", "text"} <= found["phases"].keys()
+    assert found["stats"]["tokens"] == 8
+    assert "n=8" in call("profile", "a b", "-m", tiny, "-n", "4").stdout
+
+
+def test_bench(tiny: str, tmp_path: Path) -> None:
+    questions = tmp_path / "prompts.txt"
+    questions.write_text("a b a b\nb c\n")
+    options = ("-m", tiny, "--backend", "torch", "-n", "6", "--report", str(tmp_path / "out"), "--methods", "ngram")
+    result = call("bench", "prompts", str(questions), *options)
+    assert "| ngram |" in result.stdout
+    assert "2 of 2" in result.stdout
+    again = call("bench", "prompts", str(questions), *options)  # nothing is left to do
+    assert again.stdout == result.stdout
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_list_and_show() -> None:
     rows = json.loads(call("list", "--json").stdout)
     assert {row["role"] for row in rows} == {"draft", "verify", "guide", "constrain", "search"}

@@ -1,0 +1,1 @@
+"""Many prompts, many methods, one clock: suites, runners, the driver, figures and the report."""

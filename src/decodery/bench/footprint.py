@@ -1,0 +1,61 @@
+"""What a runner needs: seconds to load and peak memory, seen from a fresh process of its own.
+
+``python -m decodery.bench.footprint NAME MODEL BACKEND PLAN`` loads one runner, answers one prompt and prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from time import perf_counter
+
+import psutil
+
+PROMPT = "Write a short story about a lighthouse keeper and a storm. "
+
+
+def footprint(name: str, spec: str, backend: str, plan: str) -> dict[str, float]:
+    """Seconds to load, and MiB: after the imports, at the peak. Empty where the process failed."""
+    command = [sys.executable, "-m", "decodery.bench.footprint", name, spec, backend, plan]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"})
+    try:
+        answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        return {}
+    return answer
+
+
+def main(name: str, spec: str, backend: str, plan: str) -> None:
+    """The child process."""
+    from decodery.bench.driver import timed
+    from decodery.bench.runners import PEERS, Runner, methods, peer
+    from decodery.model.load import load
+
+    runner: Runner
+    imports = psutil.Process().memory_info().rss
+    start = perf_counter()
+    if name.partition("=")[0] in PEERS:
+        hull = load(spec, backend="openvino" if backend != "torch" else "torch")
+        start = perf_counter()
+        imports = psutil.Process().memory_info().rss
+        runner, eos, prompt = peer(name, spec, hull), hull.eos, hull.encode(PROMPT * 8)
+    else:
+        runner = methods([name], spec, backend, plan, {})[0]
+        eos, prompt = runner.model.eos, runner.model.encode(PROMPT * 8)
+    loaded = perf_counter() - start
+    timed(runner, prompt, 64, eos)
+    print(json.dumps({"load": round(loaded, 2), "imports": imports >> 20, "peak": peak() >> 20}))
+
+
+def peak() -> int:
+    """Bytes of memory this program held at most. Not ``ru_maxrss``: a child inherits its parent's."""
+    if psutil.LINUX:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+    return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])

@@ -1,0 +1,95 @@
+"""A whole benchmark: load the runners, time them, publish."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from decodery.bench.driver import PLAIN, Bench
+from decodery.bench.figures import Figures
+from decodery.bench.footprint import footprint
+from decodery.bench.runners import Runner, methods, peer, peer_names
+from decodery.bench.suites import Task
+from decodery.compare import specs
+from decodery.doctor import machine
+from decodery.errors import BadModel, DecoderyError
+from decodery.measure import cost_curve
+from decodery.model.model import Model
+
+SIZES = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to run; all of it must agree for an interrupted run to go on."""
+
+    suite: str
+    model: str = "smollm2"
+    methods: str = "none,ngram,recycling,jacobi"
+    peers: str = ""
+    backend: str = "auto"
+    plan: str = "auto"
+    max_new_tokens: int = 128
+
+
+def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -> list[Figures]:
+    """Run or go on with a benchmark and publish it in ``folder``; peers that cannot run are named and left out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DecoderyError(f"cannot write the report to {folder}: {error}") from error
+    names = list(dict.fromkeys((PLAIN, *specs(choice.methods))))
+    models: dict[str, Model] = {}
+    runners: list[Runner] = list(methods(names, choice.model, choice.backend, choice.plan, models))
+    left_out = []
+    for name in peer_names(choice.peers):
+        try:
+            runners.append(peer(name, choice.model, models[choice.backend]))
+        except (DecoderyError, ImportError, RuntimeError) as error:
+            left_out.append(f"{name}: {error}" if isinstance(error, BadModel) else str(error))
+            console.print(f"[yellow]{left_out[-1]}[/yellow]")
+    header = _header(choice, tasks, runners, left_out, models, console)
+    bench = Bench(models[choice.backend], runners, tasks, choice.max_new_tokens, folder, header)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("warming up")
+        for done, total, what in bench.run():
+            progress.update(bar, completed=done, total=total, description=what)
+    from decodery.bench.report import publish
+
+    return publish(folder)
+
+
+def _header(
+    choice: Choice,
+    tasks: Sequence[Task],
+    runners: Sequence[Runner],
+    left_out: list[str],
+    models: dict[str, Model],
+    console: Console,
+) -> dict[str, Any]:
+    config = {**vars(choice), "tasks": len(tasks), "runners": [runner.name for runner in runners]}
+    with console.status("measuring the cost of a forward, load times and memory ..."):
+        return {
+            "config": config,
+            "machine": machine(),
+            "date": datetime.now().astimezone().isoformat(timespec="minutes"),
+            "command": shlex.join(["decodery", *sys.argv[1:]]),
+            "left_out": left_out,
+            "costs": {
+                _backend(m): {n: round(ms, 2) for n, ms in cost_curve(m, SIZES).items()} for m in models.values()
+            },
+            "footprints": {r.name: footprint(r.name, choice.model, choice.backend, choice.plan) for r in runners},
+        }
+
+
+def _backend(model: Model) -> str:
+    return f"decodery, {model.backend}"

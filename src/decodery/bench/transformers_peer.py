@@ -1,0 +1,76 @@
+"""transformers: plain greedy, prompt lookup, and assisted decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.generation.streamers import BaseStreamer
+
+from decodery.bench.runners import Mark, Told
+from decodery.errors import DecoderyError
+from decodery.model.load import resolve
+from decodery.model.model import Model
+
+LOOKUP = 10
+"""Draft tokens of prompt lookup, as in transformers' documentation."""
+
+
+class TransformersPeer:
+    """``generate`` of an untouched float32 model; one network serves all modes."""
+
+    _networks: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, name: str, spec: str, model: Model, mode: str, assistant: str) -> None:
+        if mode == "assisted" and not assistant:
+            raise DecoderyError("transformers-assisted needs its assistant: transformers-assisted=SPEC")
+        self.name, self.eos = name, sorted(model.eos)
+        self.network = self._load(spec)
+        options: dict[str, dict[str, Any]] = {
+            "": {},
+            "lookup": {"prompt_lookup_num_tokens": LOOKUP},
+            "assisted": {"assistant_model": self._load(assistant) if assistant else None},
+        }
+        self.options = options[mode]
+
+    def __call__(self, prompt: list[int], limit: int, mark: Mark) -> Told:
+        ids, marks = torch.tensor([prompt]), _Marks(mark)
+        with torch.inference_mode():
+            self.network.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=limit,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=self.eos,
+                pad_token_id=self.eos[0] if self.eos else None,
+                streamer=marks,
+                **self.options,
+            )
+        return Told(marks.bursts)
+
+    @classmethod
+    def _load(cls, spec: str) -> Any:
+        path = str(resolve(spec))
+        if path not in cls._networks:
+            network: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+            cls._networks[path] = network.eval()
+        return cls._networks[path]
+
+
+class _Marks(BaseStreamer):
+    """A streamer that reports tokens; the first thing it is given is the prompt."""
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark, self.bursts = mark, -1
+
+    def put(self, value: Any) -> None:
+        self.bursts += 1
+        if self.bursts:
+            self.mark(value.flatten().tolist())
+
+    def end(self) -> None:
+        """Nothing to flush."""

@@ -1,0 +1,208 @@
+"""The benchmark's parts, with runners that decode nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("matplotlib")
+
+from decodery.bench.driver import PLAIN, Bench, Record, read, timed
+from decodery.bench.figures import figures
+from decodery.bench.grade import code, number, passes
+from decodery.bench.report import publish
+from decodery.bench.runners import Told, peer, peer_names
+from decodery.bench.suites import Task, spread, tasks_of
+from decodery.errors import DecoderyError
+
+EOS = frozenset({0})
+
+
+class Fake:
+    """Tells bursts of tokens, and counts its calls."""
+
+    def __init__(self, name: str, bursts: list[list[int]], fails_at: int = -1) -> None:
+        self.name, self.bursts, self.calls, self.fails_at = name, bursts, 0, fails_at
+
+    def __call__(self, prompt: list[int], limit: int, mark: Any) -> Told:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise KeyboardInterrupt
+        for burst in self.bursts:
+            mark(burst)
+        return Told(len(self.bursts), None, [1.0] * 99)
+
+
+class Words:
+    """A model that only knows its tokenizer."""
+
+    eos, context = EOS, 1000
+    text = SimpleNamespace(
+        tokenizer=SimpleNamespace(chat_template="yes"), decode=lambda tokens: " ".join(map(str, tokens))
+    )
+
+    def encode(self, text: str) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def tokens(self, messages: list[dict[str, str]]) -> list[int]:
+        return [n for message in messages for n in self.encode(message["content"])]
+
+
+TASKS = [Task("a", "x", ("one two", "three")), Task("b", "y", ("four",))]
+HEADER = {"config": {"suite": "t"}, "machine": {}, "date": "", "command": "", "left_out": [], "costs": {}}
+HEADER |= {"footprints": {}}
+
+
+def bench(folder: Path, *runners: Fake, config: str = "t") -> Bench:
+    header = json.loads(json.dumps(HEADER)) | {"config": {"suite": config}}
+    return Bench(Words(), runners, TASKS, 8, folder, header)  # type: ignore[arg-type]
+
+
+def test_a_clock_for_all_cuts_at_the_end_and_at_the_limit() -> None:
+    tokens, marks, _ = timed(Fake("x", [[1, 2], [3, 0, 9], [9]]), [1], 8, EOS)
+    assert tokens == [1, 2, 3, 0]
+    assert [n for _, n in marks] == [2, 4]
+    assert timed(Fake("x", [[1, 2], [3, 4]]), [1], 3, EOS)[0] == [1, 2, 3]
+
+
+def test_every_runner_answers_every_turn_with_plain_history(tmp_path: Path) -> None:
+    seen: list[list[int]] = []
+
+    class Watching(Fake):
+        def __call__(self, prompt: list[int], limit: int, mark: Any) -> Told:
+            seen.append(prompt)
+            return super().__call__(prompt, limit, mark)
+
+    plain, other = Fake(PLAIN, [[5], [6], [0]]), Watching("other", [[7, 7], [0]])
+    list(bench(tmp_path, plain, other).run())
+    records = read(tmp_path)
+    assert len(records) == 6
+    assert [3, 3, 1, 1, 1, 5] in seen  # the first turn, the plain answer "5 6 0" and the second turn
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(bench(tmp_path, Fake(PLAIN, [[1, 2]]), Fake("other", [[1], [2]], fails_at=3)).run())
+    before = read(tmp_path)
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"runner": "oth')  # the machine went down while writing
+    plain, other = Fake(PLAIN, [[1, 2]]), Fake("other", [[1], [2]])
+    list(bench(tmp_path, plain, other).run())
+    records = read(tmp_path)
+    assert records[: len(before)] == before
+    assert len({record.key for record in records}) == len(records) == 6
+    assert plain.calls + other.calls == 6 - len(before) + 2  # and one warm-up each
+
+
+def test_another_run_is_not_continued(tmp_path: Path) -> None:
+    list(bench(tmp_path, Fake(PLAIN, [[1]])).run())
+    with pytest.raises(DecoderyError, match="suite"):
+        list(bench(tmp_path, Fake(PLAIN, [[1]]), config="other").run())
+
+
+def record(runner: str, task: str, category: str, seconds: float, tokens: int = 11, **more: Any) -> Record:
+    marks = [(1.0, 1), (1.0 + seconds, tokens)]
+    return Record(runner, task, category, 0, 5, list(range(1, tokens + 1)), marks, tokens, **more)
+
+
+def test_ratios_are_means_over_categories() -> None:
+    records = [record(PLAIN, "a", "x", 1.0), record(PLAIN, "b", "y", 2.0)]
+    records += [record("fast", "a", "x", 0.25), record("fast", "b", "y", 1.0)]
+    plain, fast = figures(records, [PLAIN])
+    assert plain.ratios[PLAIN] == pytest.approx((1, 1, 1))
+    assert fast.categories[PLAIN] == pytest.approx({"x": 4, "y": 2})
+    assert fast.ratios[PLAIN][0] == pytest.approx(3)
+    assert fast.speed == pytest.approx(20 / 1.25)
+    assert fast.whole == pytest.approx(22 / 3.25)
+    assert fast.same == 2
+
+
+def test_a_difference_is_counted_unless_it_is_a_tie() -> None:
+    plain = record(PLAIN, "a", "x", 1.0, gaps=[1.0] * 5 + [1e-4] + [1.0] * 5)
+    late, early = record("late", "a", "x", 1.0), record("early", "a", "x", 1.0)
+    late.tokens[5], early.tokens[4] = 99, 99
+    _, tie, differs = figures([plain, late, early], [PLAIN])
+    assert (tie.same, tie.ties) == (1, 1)
+    assert (differs.same, differs.ties) == (0, 0)
+
+
+def test_turns_that_not_all_have_answered_do_not_count() -> None:
+    records = [record(PLAIN, "a", "x", 1.0), record(PLAIN, "b", "x", 1.0), record("fast", "a", "x", 0.5)]
+    assert {entry.prompts for entry in figures(records, [PLAIN])} == {1}
+
+
+def test_a_report_stands_alone(tmp_path: Path) -> None:
+    list(bench(tmp_path, Fake(PLAIN, [[1], [2], [3]]), Fake("transformers", [[1], [2], [3]])).run())
+    publish(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "{{" not in page
+    assert "<svg" in page
+    assert "http://www.w3.org" in page
+    assert "src=" not in page
+    assert "| none |" in (tmp_path / "summary.md").read_text()
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_suites(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"question_id": 7, "category": "writing", "turns": ["a", "b"]}\n\n{"prompt": "c"}\n')
+    first, second = tasks_of("spec-bench", file)
+    assert (first.category, first.turns, second.turns) == ("mt-bench", ("a", "b"), ("c",))
+    assert tasks_of("mt-redundant", file)[0].group(1) == "turn 2"
+    file.write_text('{"turns": []}\n')
+    with pytest.raises(DecoderyError, match="line 1"):
+        tasks_of("spec-bench", file)
+    with pytest.raises(DecoderyError, match="no such file"):
+        tasks_of("prompts", tmp_path / "absent")
+    with pytest.raises(DecoderyError, match="suites"):
+        tasks_of("nonsense")
+
+
+def test_missing_data_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DECODERY_DATA", str(tmp_path))
+    with pytest.raises(DecoderyError, match="hemingkx/Spec-Bench"):
+        tasks_of("spec-bench")
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=20), st.integers(1, 25))
+def test_a_limit_is_spread_over_the_categories(categories: list[str], limit: int) -> None:
+    tasks = [Task(str(i), category, ("x",)) for i, category in enumerate(categories)]
+    kept = spread(tasks, limit)
+    assert len(kept) == min(limit, len(tasks))
+    counts = [sum(task.category == c for task in kept) for c in set(categories)]
+    free = [n for c, n in zip(set(categories), counts, strict=True) if n < categories.count(c)]
+    assert not free or max(counts) - min(free) <= 1
+
+
+def test_peers_by_name() -> None:
+    assert peer_names("transformers,llamacpp-lookup") == ["transformers", "transformers-lookup", "llamacpp-lookup"]
+    with pytest.raises(DecoderyError, match="peers:"):
+        peer_names("vllm")
+
+
+def test_a_peer_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(DecoderyError, match="pip install llama-cpp-python"):
+        peer("llamacpp", "smollm2", Words())  # type: ignore[arg-type]
+
+
+def test_grading() -> None:
+    prompt, test = "def twice(x):\n", "def check(f):\n    assert f(2) == 4\n"
+    assert passes(prompt, "```python\ndef twice(x):\n    return 2 * x\n```", test, "twice")
+    assert passes(prompt, "    return 2 * x\n", test, "twice")
+    assert not passes(prompt, "```python\ndef twice(x):\n    return x\n```", test, "twice")
+    assert not passes(prompt, "I do not know.", test, "twice")
+    assert code("p", "```\nx = 1\n```") == "px = 1\n"
+    assert number("So it is $1,234.50.") == 1234.5
+    assert number("none") is None
+
+
+def test_a_program_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decodery.bench.grade.SECONDS", 1)
+    assert not passes("def f():\n", "    while True: pass\n", "def check(f): f()\n", "f")
