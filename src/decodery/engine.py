@@ -12,15 +12,18 @@ from decodery.build import Built, build
 from decodery.chooser import Seeded
 from decodery.errors import BadPrompt, DecoderyError
 from decodery.loop import speculate, together
-from decodery.measure import cost_curve
+from decodery.measure import calibrated
 from decodery.model.model import Model
 from decodery.model.session import Session
-from decodery.plan import plan_of
+from decodery.plan import Auto, Costs, Plan, Rates, plan_of
 from decodery.recipe import Recipe, Spec
 from decodery.stats import Stats
 from decodery.stop import Stop
 from decodery.text import TextStream
-from decodery.words import Candidate, Program, Step
+from decodery.words import Candidate, Drafter, Program, Step
+
+BUCKETS = (128, 512, 2048, 8192)
+"""Prompts up to each of these lengths share the cost of a forward as real steps correct it."""
 
 
 class Chosen(NamedTuple):
@@ -71,7 +74,7 @@ class Stream(Iterator[Piece]):
         self._built = build(recipe, model)
         if self._built.search is not None and request.logprobs is not None:
             raise DecoderyError("logprobs are not reported for searches; read the scores of output.candidates")
-        self._cost = _costs(model) if request.plan == "auto" else None
+        self._plans = [_plan(model, request.plan, recipe.draft, len(session.tokens)) for session in sessions]
         self._stops = [self._stop() for _ in sessions]
         self._pieces = self._run()
 
@@ -140,8 +143,9 @@ class Stream(Iterator[Piece]):
                 yield built.search(session, built.laws, built.constrain, rng, stop)
             else:
                 draft = copy.copy(built.draft)
-                plan = plan_of(self._request.plan, self._cost)
-                yield speculate(session, draft, built.verify, built.laws, built.constrain, rng, stop, built.want, plan)
+                yield speculate(
+                    session, draft, built.verify, built.laws, built.constrain, rng, stop, built.want, self._plans[i]
+                )
 
     def _stop(self) -> Stop:
         request = self._request
@@ -260,11 +264,16 @@ def _piece(text: TextStream | None, step: Step, answer: int) -> Piece:
     return Piece(fresh, step, answer, min(max(reach, 0), len(fresh)))
 
 
-def _costs(model: Model) -> dict[int, float]:
-    """Seconds of a forward by its size, measured at the first need."""
-    if not model.cost:
-        model.cost = {n: ms / 1e3 for n, ms in cost_curve(model, (1, 2, 4, 8, 16), repeats=3).items()}
-    return model.cost
+def _plan(model: Model, spec: str, draft: Drafter, prompt: int) -> Plan:
+    """The plan of a request, going on from what earlier requests with this drafter and a prompt of such length taught."""
+    plan = plan_of(spec)
+    if plan is not None:
+        return plan
+    rates = model.memory.setdefault(("rates", repr(draft)), Rates())
+    bucket = next((size for size in BUCKETS if prompt <= size), BUCKETS[-1])
+    if ("costs", bucket) not in model.memory:
+        model.memory["costs", bucket] = Costs(calibrated(model))
+    return Auto(model.memory["costs", bucket], rates)
 
 
 def _sessions(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> list[Session]:

@@ -7,17 +7,28 @@ k + 1 tokens costs here. Where nothing pays, nothing is drafted, and the drafter
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 from decodery.errors import DecoderyError
 from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget, Step
 
-RATE = 0.1
-"""Weight of a new observation in the running averages; the first ones weigh more."""
+KEEP = 0.97
+"""What is kept of a place's earlier observations at each new one: about the last 30 count."""
+TRUST = 2.0
+"""How many observations the rate of a wider group stands for."""
+DRIFT = 0.1
+"""Weight of a new observation in the averages of time."""
+MARGIN = 1.03
+"""By how much drafting must promise to be faster: measured times are noisy, refused drafts leave work behind."""
+CHEAP = 0.01
+"""Below this share of a forward, proposing costs nothing worth a pause."""
+DEEP, LONGEST_STREAK = 6, 3
+"""Deeper guesses and longer streaks are counted as these."""
 LONGEST_PAUSE = 32
 """Steps without drafting after which the drafter is asked again, at the latest."""
 
@@ -50,27 +61,93 @@ class Fixed(Plan):
         return Budget(min(budget.nodes, self.nodes), budget.depth)
 
 
+class Place(NamedTuple):
+    """Where a guess stands; guesses of one place share an acceptance rate.
+
+    ``streak``: for how many steps all that was committed had been guessed; ``kind``: the drafter's hint.
+    """
+
+    depth: int
+    rank: int
+    streak: int
+    kind: int
+
+    def wider(self) -> Iterator[tuple[int, ...]]:
+        """The groups it belongs to, the widest first."""
+        yield self.depth, self.rank
+        yield self.depth, self.rank, self.streak
+        yield self
+
+
+@dataclass
+class Rates:
+    """Acceptance rates of places. What a place has not seen yet, the wider groups it belongs to tell."""
+
+    _seen: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
+
+    def chance(self, place: Place) -> float:
+        """That the guess is right, given that its parent is."""
+        chance = 0.3 / (1 + place.rank)
+        for group in place.wider():
+            hits, times = self._seen.get(group, (0.0, 0.0))
+            chance = (hits + TRUST * chance) / (times + TRUST)
+        return chance
+
+    def book(self, place: Place, hit: bool) -> None:
+        """One more guess was judged."""
+        for group in place.wider():
+            hits, times = self._seen.get(group, (0.0, 0.0))
+            self._seen[group] = KEEP * hits + hit, KEEP * times + 1
+
+
+@dataclass
+class Costs:
+    """Seconds of a forward by its tokens: measured for a few sizes, corrected by every real step."""
+
+    table: dict[int, float]
+
+    def __post_init__(self) -> None:
+        self.table = dict(sorted(self.table.items()))
+
+    def __call__(self, n: int) -> float:
+        """Straight lines between and beyond the sizes measured."""
+        if n in self.table:
+            return self.table[n]
+        sizes = list(self.table)
+        high = next((i for i, size in enumerate(sizes) if size > n), len(sizes) - 1)
+        high = max(high, 1)
+        a, b = sizes[high - 1], sizes[high]
+        return self.table[a] + (self.table[b] - self.table[a]) * (n - a) / (b - a)
+
+    def correct(self, n: int, seconds: float) -> None:
+        """A forward of ``n`` tokens took this long: the nearest size moves, and the others as far as order demands."""
+        near = min(self.table, key=lambda size: abs(size - n))
+        ratio = min(max(seconds / self(n), 0.5), 2.0)
+        self.table[near] *= 1 + DRIFT * (ratio - 1)
+        for size in self.table:
+            bound = max if size > near else min
+            self.table[size] = bound(self.table[size], self.table[near])
+
+
 @dataclass
 class Auto(Plan):
     """Maximises expected tokens per second from measured costs and observed acceptance.
 
-    ``cost``: tokens in a forward -> seconds, for a few sizes; refreshed from real steps. Acceptance is kept for each place:
-    depth and rank among siblings. Cutting by place never looks at drawn tokens, so it leaves every law exact; a sibling
-    goes only with all drawn after it.
+    Every proposal is judged by what was committed after it, forwarded or not, so a drafter that was cut to nothing is heard
+    again as soon as its guesses come true. One whose proposals cost time is asked ever more rarely while they do not pay.
+    Cutting by place never looks at drawn tokens, so it leaves every law exact; a sibling goes only with all drawn after it.
+    ``costs`` and ``rates`` may be shared between requests.
     """
 
-    cost: Mapping[int, float]
+    costs: Costs
+    rates: Rates = field(default_factory=Rates)
     most: int = 64
-    _seen: dict[tuple[int, int], float] = field(default_factory=dict)
-    _times: Counter[tuple[int, int]] = field(default_factory=Counter)
     _drafting: float = 0.0
     _proposed: TokenTree = field(default_factory=TokenTree)
+    _streak: int = 0
     _asked: bool = False
     _pause: int = 0
     _rest: int = 1
-
-    def __post_init__(self) -> None:
-        self.cost = dict(sorted(self.cost.items()))
 
     def budget(self, budget: Budget) -> Budget:
         self._asked = self._pause == 0
@@ -82,34 +159,32 @@ class Auto(Plan):
         promise = self.promises(tree)
         order = sorted(range(len(tree)), key=lambda node: -promise[node])
         gains = list(accumulate((promise[node] for node in order), initial=1.0))
-        rates = [gain / (self.seconds(k + 1) + self._drafting) for k, gain in enumerate(gains)]
+        rates = [gain / (self.costs(k + 1) + self._drafting) for k, gain in enumerate(gains)]
         best = max(range(len(rates)), key=rates.__getitem__)
-        if self._asked and len(tree) and rates[best] <= 1 / self.seconds(1):
-            best, self._pause, self._rest = 0, self._rest, min(2 * self._rest, LONGEST_PAUSE)
+        if self._asked and rates[best] <= MARGIN / self.costs(1):
+            best = 0
+            if self._drafting > CHEAP * self.costs(1):
+                self._pause, self._rest = self._rest, min(2 * self._rest, LONGEST_PAUSE)
         elif best:
             self._rest = 1
         return tree.only(order[:best])
 
     def observe(self, step: Step) -> None:
-        """Book where the committed tokens went through the proposal, forwarded or not, and what the step cost."""
+        """Book where the committed tokens went through the proposal, and what the step cost."""
         if self._asked:
             drafting = step.seconds.get("draft", 0.0)
-            self._drafting += RATE * (drafting - self._drafting) if self._drafting else drafting
+            self._drafting += DRIFT * (drafting - self._drafting) if self._drafting else drafting
         n = len(step.tree.live()) + 1
-        if "forward" in step.seconds and len(step.rows) == n and n in self.cost:
-            known = dict(self.cost)
-            known[n] += RATE * (min(step.seconds["forward"], 4 * known[n]) - known[n])
-            self.cost = known
-        node = ROOT
+        if "forward" in step.seconds and len(step.rows) == n:
+            self.costs.correct(n, step.seconds["forward"])
+        node, guessed = ROOT, True
         for token in step.tokens:
             children = self._proposed.children(node)
             for rank, child in enumerate(children):
-                place = self._proposed.depths[child], rank
-                hit = float(self._proposed.tokens[child] == token)
-                self._times[place] += 1
-                weight = max(RATE, 1 / (1 + self._times[place]))
-                self._seen[place] = self._chance(place) + weight * (hit - self._chance(place))
+                self.rates.book(self._place(child, rank), self._proposed.tokens[child] == token)
             node = next((child for child in children if self._proposed.tokens[child] == token), len(self._proposed))
+            guessed &= node < len(self._proposed)
+        self._streak = min(self._streak + 1, LONGEST_STREAK) if guessed else 0
 
     def promises(self, tree: TokenTree) -> list[float]:
         """The chance of each node to be accepted; none is above its parent's, nor above that of the sibling before."""
@@ -118,34 +193,25 @@ class Auto(Plan):
         before: dict[int, float] = {}
         for node, parent in enumerate(tree.parents):
             above = 1.0 if parent == ROOT else promise[parent]
-            chance = above * self._chance((tree.depths[node], rank[parent]))
+            self._proposed = tree
+            chance = above * self.rates.chance(self._place(node, rank[parent]))
             promise.append(min(chance, before.get(parent, 1.0)))
             before[parent] = promise[node]
             rank[parent] += 1
         return promise
 
-    def seconds(self, n: int) -> float:
-        """The cost of a forward of ``n`` tokens: straight lines between and beyond the sizes measured."""
-        sizes: Sequence[int] = list(self.cost)
-        if n in self.cost:
-            return self.cost[n]
-        high = next((i for i, size in enumerate(sizes) if size > n), len(sizes) - 1)
-        high = max(high, 1)
-        a, b = sizes[high - 1], sizes[high]
-        return self.cost[a] + (self.cost[b] - self.cost[a]) * (n - a) / (b - a)
-
-    def _chance(self, place: tuple[int, int]) -> float:
-        """Seen, or a guess for places never reached: less for each later sibling."""
-        return self._seen.get(place, 0.4 / (1 + place[1]))
+    def _place(self, node: int, rank: int) -> Place:
+        tree = self._proposed
+        return Place(min(tree.depths[node], DEEP), rank, self._streak, tree.kinds[node])
 
 
-def plan_of(spec: str, cost: Mapping[int, float] | None = None) -> Plan:
-    """``"off"``, ``"fixed:N"`` or ``"auto"`` (which needs ``cost``)."""
+def plan_of(spec: str) -> Plan | None:
+    """``"off"`` or ``"fixed:N"``; None for ``"auto"``, which needs to know the model's costs."""
     kind, _, number = spec.partition(":")
     if kind == "off" and not number:
         return OFF
     if kind == "fixed" and number.isdigit():
         return Fixed(int(number))
-    if kind == "auto" and not number and cost:
-        return Auto(cost)
+    if spec == "auto":
+        return None
     raise DecoderyError(f"plan is auto, fixed:N (N draft nodes at most) or off, not {spec!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 from decodery.words import Scheme, Tensor
 
@@ -21,6 +22,8 @@ class TokenTree:
         ghost: nodes that are not forwarded but still refused by the verifier. Deleting a *drawn* node instead would bias
             the output; certain nodes may simply be left out.
         scheme: how siblings were chosen.
+        kinds: the drafter's hint which guesses are alike (the length of a match, say), so that a planner can tell the
+            likely from the unlikely. Of drawn nodes it must not depend on the tokens drawn.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -30,35 +33,36 @@ class TokenTree:
     scheme: Scheme = Scheme.CERTAIN
     depths: list[int] = field(default_factory=list)
     """1 for the first level."""
+    kinds: list[int] = field(default_factory=list, compare=False)
     _below: dict[int, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def chain(cls, tokens: Iterable[int]) -> TokenTree:
+    def chain(cls, tokens: Iterable[int], kind: int = 0) -> TokenTree:
         """A certain chain."""
         tree, node = cls(), ROOT
         for token in tokens:
-            node = tree.add(token, node)
+            node = tree.add(token, node, kind=kind)
         return tree
 
     @classmethod
-    def trie(cls, paths: Iterable[Sequence[int]], nodes: int) -> TokenTree:
+    def trie(cls, paths: Iterable[Sequence[int]], nodes: int, kinds: Iterable[int] = ()) -> TokenTree:
         """Certain paths, shared beginnings stored once, until ``nodes`` nodes are there; earlier paths go first."""
         tree = cls()
         child: dict[tuple[int, int], int] = {}
-        for path in paths:
+        for path, kind in zip(paths, chain(kinds, repeat(0)), strict=False):
             node = ROOT
             for token in path:
                 if (node, token) not in child:
                     if len(tree) >= nodes:
                         return tree
-                    child[node, token] = tree.add(token, node)
+                    child[node, token] = tree.add(token, node, kind=kind)
                 node = child[node, token]
         return tree
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def add(self, token: int, parent: int = ROOT, q: Tensor | None = None) -> int:
+    def add(self, token: int, parent: int = ROOT, q: Tensor | None = None, *, kind: int = 0) -> int:
         """Append a node and return its index. A repeated sibling can only be refused, so it becomes a ghost."""
         if not ROOT <= parent < len(self):
             raise ValueError(f"parent {parent} of node {len(self)} is not an earlier node")
@@ -68,6 +72,7 @@ class TokenTree:
         self.tokens.append(int(token))
         self.parents.append(parent)
         self.q.append(q)
+        self.kinds.append(kind)
         self.ghost.append(repeated or (parent != ROOT and self.ghost[parent]))
         return len(self) - 1
 
@@ -105,7 +110,7 @@ class TokenTree:
             return self
         tree, place = TokenTree(scheme=self.scheme), {ROOT: ROOT}
         for node in chosen:
-            place[node] = tree.add(self.tokens[node], place[self.parents[node]], self.q[node])
+            place[node] = tree.add(self.tokens[node], place[self.parents[node]], self.q[node], kind=self.kinds[node])
             tree.ghost[place[node]] = self.ghost[node]
         return tree
 

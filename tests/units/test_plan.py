@@ -16,7 +16,7 @@ from decodery.errors import DecoderyError
 from decodery.guide.temperature import Temperature
 from decodery.loop import speculate, together
 from decodery.model.toy import ToyModel
-from decodery.plan import OFF, Auto, Fixed, plan_of
+from decodery.plan import MARGIN, OFF, Auto, Costs, Fixed, Place, plan_of
 from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget
@@ -39,13 +39,15 @@ def trees(draw: Any) -> TokenTree:
 @given(tree=trees(), costs=st.lists(st.floats(0.05, 3.0), min_size=7, max_size=7), data=st.data())
 def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data: Any) -> None:
     """Over all parts of the proposal that keep parents and earlier siblings, none promises more tokens per second."""
-    plan = Auto({n: sum(costs[:n]) for n in range(1, 8)})
+    plan = Auto(Costs({n: sum(costs[:n]) for n in range(1, 8)}))
     for node in range(len(tree)):
-        plan._seen[tree.depths[node], tree.children(tree.parents[node]).index(node)] = data.draw(st.floats(0.01, 0.99))
+        rank = tree.children(tree.parents[node]).index(node)
+        place = Place(tree.depths[node], rank, 0, 0)
+        plan.rates._seen[place] = (1e9 * data.draw(st.floats(0.01, 0.99)), 1e9)
     promise = plan.promises(tree)
 
     def rate(nodes: tuple[int, ...]) -> float:
-        return (1 + sum(promise[node] for node in nodes)) / plan.seconds(len(nodes) + 1)
+        return (1 + sum(promise[node] for node in nodes)) / plan.costs(len(nodes) + 1)
 
     def whole(nodes: tuple[int, ...]) -> bool:
         return all(
@@ -58,6 +60,9 @@ def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data
     plan.budget(Budget(64, 64))
     chosen = plan.cut(tree)
     best = max(map(rate, parts))
+    if best <= MARGIN / plan.costs(1):  # not worth it
+        assert not chosen.tokens
+        return
     nodes = tuple(node for node in range(len(tree)) if tree.tokens[node] in chosen.tokens)
     assert whole(nodes)
     assert rate(nodes) == pytest.approx(best)
@@ -72,7 +77,7 @@ def test_planned_decoding_is_exact(draft: str, cost: str, record_property: Any) 
 
         def once(rng: Any, toy: ToyModel = toy, built: Any = built) -> tuple[int, ...]:
             session = toy.session(PROMPT)
-            plan = Auto(TOYS[cost])
+            plan = Auto(Costs(dict(TOYS[cost])))
             stop = Stop(eos=toy.eos, max_new_tokens=LENGTH + 4)
             parts = (copy.deepcopy(built.draft), built.verify, built.laws, built.constrain, rng, stop, built.want)
             for _, step in together([speculate(session, *parts, plan)]):
@@ -95,23 +100,23 @@ def run(plan: Auto, draft: str, steps: int = 60) -> list[TokenTree]:
 
 
 def test_it_gives_up_where_drafting_loses_and_asks_again() -> None:
-    dear = run(Auto(dict(DEAR)), "jacobi:window=2")
+    dear = run(Auto(Costs(dict(DEAR))), "jacobi:window=2")
     assert sum(map(len, dear)) == 0
-    free = run(Auto(dict(FREE)), "jacobi:window=2")
-    assert all(len(tree) == 2 for tree in free[:-2])
+    free = run(Auto(Costs(dict(FREE))), "jacobi:window=2")
+    assert sum(map(len, free)) > len(free)
 
 
 def test_unforwarded_drafts_teach_as_well() -> None:
     """Places that were cut away are still judged by what came after."""
-    plan = Auto(dict(DEAR))
+    plan = Auto(Costs(dict(DEAR)))
     run(plan, "jacobi:window=2")
-    assert plan._seen
+    assert plan.rates._seen
 
 
 def test_fixed_and_off() -> None:
     assert plan_of("fixed:3").budget(Budget(9, 4)) == Budget(3, 4)
     assert isinstance(plan_of("fixed:0"), Fixed)
     assert plan_of("off") is OFF
-    for bad in ("fixed", "fixed:x", "auto:3", "never", "auto"):
+    for bad in ("fixed", "fixed:x", "auto:3", "never"):
         with pytest.raises(DecoderyError, match="auto, fixed:N"):
             plan_of(bad)

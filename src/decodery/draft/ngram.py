@@ -37,14 +37,16 @@ class NGram(Drafter):
         tokens = session.tokens
         self._index(tokens)
         paths: list[list[int]] = []
+        matched: list[int] = []
         for n in range(min(self.max, len(tokens) - 1), self.min - 1, -1):
             for end in reversed(self._ends.get(tuple(tokens[-n:]), [])):
                 path = tokens[end : end + min(self.length, budget.depth)]
                 if path and path not in paths:
                     paths.append(path)
+                    matched.append(n)
                 if len(paths) == self.width:
-                    return TokenTree.trie(paths, budget.nodes)
-        return TokenTree.trie(paths, budget.nodes)
+                    return TokenTree.trie(paths, budget.nodes, matched)
+        return TokenTree.trie(paths, budget.nodes, matched)
 
     def _index(self, tokens: list[int]) -> None:
         """Book where each n-gram ended; those that end with the text have no continuation yet and wait."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,7 @@ class Model:
     Attributes:
         network: the transformers model; without weights (device "meta") where another backend runs it.
         backend: what runs it.
-        cost: seconds of a forward by its number of tokens, once it was measured.
+        memory: what the planner keeps from one request to the next: costs of a forward, acceptance rates.
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
         eos: token ids that end an answer, from the generation config, the config and the tokenizer.
         context: how many tokens it takes.
@@ -44,7 +44,7 @@ class Model:
         ability: Ability | None = None,
     ) -> None:
         self.network = network
-        self.cost: dict[int, float] = {}
+        self.memory: dict[Hashable, Any] = {}
         self.backend = backend
         if ability is not None:
             self.ability = ability
