@@ -44,7 +44,7 @@ STOP = Annotated[list[str], typer.Option(help="Stop string; may be given several
 SEED = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
 RAW = Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")]
 SYSTEM = Annotated[str, typer.Option(help="System message.")]
-DTYPE = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+DTYPE = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (weights rounded to 8 bits).")]
 BACKEND = Annotated[
     str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
 ]

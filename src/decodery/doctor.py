@@ -21,6 +21,12 @@ def examine_all(model: Model) -> Report:
     report: Report = {"machine": machine(), "model": _model(model), "abilities": _abilities(model)}
     costs = cost_curve(model)
     report["cost of a forward"] = {f"n={n}": f"{ms:.0f} ms ({ms / costs[1]:.2f} x n=1)" for n, ms in costs.items()}
+    if model.linear:
+        report["Linear layers"] = {
+            f"{out} x {width}": f"stored by {choice.layout}; "
+            + ", ".join(f"n={n}: {way} {choice.micros[n]:.0f} us" for n, way in choice.ways.items())
+            for (out, width), choice in model.linear.items()
+        }
     engine = overhead(model)
     if engine is not None:
         report["engine"] = {

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
 import statistics
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-import torch
-
-from decodery.model.load import cache_dir
+from decodery.model.kept import kept
 from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.model.slots import SlotArena
 from decodery.stop import Stop
 from decodery.text import TextStream
 from decodery.tree import TokenTree
-
-WORDS = "The quick brown fox jumps over the lazy dog and looks back at the river. "
-
 
 FORMAT = 1
 """Part of what identifies kept costs; raise it when they change their meaning."""
@@ -48,26 +38,12 @@ def cost_curve(
 
 
 def calibrated(model: Model) -> dict[int, float]:
-    """Seconds of a forward by its tokens: measured in about a second, and kept in the cache folder for the next start.
-
-    A folder that cannot be written is no hindrance: the costs are measured anew then.
-    """
+    """Seconds of a forward by its tokens: measured in about a second, and kept for the next start."""
     network = model.network
     size = sum(p.numel() for p in network.parameters())
-    machine = (platform.node(), os.cpu_count(), torch.get_num_threads(), torch.__version__)
-    facts = (*machine, model.backend, type(network).__name__, size, str(network.dtype), str(network.device), FORMAT)
-    path = cache_dir() / "costs" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
-    try:
-        return {int(n): float(seconds) for n, seconds in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError):
-        pass
-    costs = {n: ms / 1e3 for n, ms in cost_curve(model, (1, 2, 4, 8, 16)).items()}
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(costs))
-        partial.replace(path)
-    return costs
+    facts = (FORMAT, model.backend, bool(model.linear), type(network).__name__, size, network.dtype, network.device)
+    costs = kept("costs", facts, lambda: {n: ms / 1e3 for n, ms in cost_curve(model, (1, 2, 4, 8, 16)).items()})
+    return {int(n): float(seconds) for n, seconds in costs.items()}
 
 
 @dataclass(frozen=True)
@@ -138,7 +114,7 @@ class _NoChoice:
 
 def _warm(model: Model, cached: int) -> Session:
     cached = min(cached, model.context // 4)
-    words = model.encode(WORDS) or [0]
+    words = [i * 7 % model.vocab for i in range(1, 17)]
     session = model.session((words * (cached // len(words) + 1))[:cached])
     session.forward()
     session.commit(words[:1])

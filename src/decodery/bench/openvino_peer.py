@@ -16,7 +16,8 @@ from openvino import opset13 as ops
 
 from decodery.bench.runners import Mark, Told
 from decodery.errors import DecoderyError
-from decodery.model.load import cache_dir, load, resolve
+from decodery.model.kept import cache_dir
+from decodery.model.load import load, resolve
 from decodery.model.model import Model
 
 DRAFTS, NGRAM = 5, 3

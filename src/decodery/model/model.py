@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from decodery.errors import BadModel, BadPrompt, PartsClash
 from decodery.model.arena import Arena
+from decodery.model.fast import Choice, Shape, fast
 from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.session import Session
 from decodery.text import Text
@@ -22,11 +23,12 @@ ROOMY = 512
 
 
 class Model:
-    """What ``decodery.load`` returns. The network stays as it is; nothing in it is changed or copied.
+    """What ``decodery.load`` returns. A network given by its user stays as it is; nothing in it is changed or copied.
 
     Attributes:
         network: the transformers model; without weights (device "meta") where another backend runs it.
         backend: what runs it.
+        linear: how the Linear layers of each shape are computed, where that was chosen (``hasten``).
         memory: what the planner keeps from one request to the next: costs of a forward, acceptance rates.
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
         eos: token ids that end an answer, from the generation config, the config and the tokenizer.
@@ -46,12 +48,18 @@ class Model:
         self.network = network
         self.memory: dict[Hashable, Any] = {}
         self.backend = backend
+        self.linear: dict[Shape, Choice] = {}
         if ability is not None:
             self.ability = ability
         self.name = name or type(network).__name__
         self.vocab = vocabulary_of(network)
         self.tokenizer = tokenizer
         self.eos = _eos(network, tokenizer)
+
+    def hasten(self) -> None:
+        """Compute the network's Linear layers in the fastest way found here, for as long as this object lives."""
+        self._hastened = fast(self.network)
+        self.linear = self._hastened.__enter__()
 
     @cached_property
     def text(self) -> Text:

@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from decodery.errors import BadModel
+from decodery.model.eight_bits import encode_graph, round_weights
 from decodery.model.model import Model
 from decodery.model.probe import Ability, check
 from decodery.model.slots import Batch, SlotArena
@@ -112,15 +113,23 @@ class OpenVinoBackend:
         store.length = len(order)
 
 
-def convert(network: PreTrainedModel, folder: Path) -> Path:
-    """The graph of a network in ``folder``, converted once, by one process, whole or not at all."""
+def convert(network: PreTrainedModel, folder: Path, eight_bits: bool = False) -> Path:
+    """The graph of a network in ``folder``, converted once, by one process, whole or not at all.
+
+    ``eight_bits`` rounds the network's weights too, so that the graph is checked against what it stands for.
+    """
     graph = folder / "model.xml"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not graph.exists():
             partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
             try:
-                openvino.save_model(_graph(network), partial / graph.name, compress_to_fp16=False)
+                if eight_bits:
+                    round_weights(network)
+                traced = _graph(network)
+                if eight_bits:
+                    encode_graph(traced)
+                openvino.save_model(traced, partial / graph.name, compress_to_fp16=False)
                 backend = OpenVinoBackend(partial / graph.name, network.config)
                 if reason := check(network, lambda: SlotArena(backend)):
                     raise BadModel(f"the converted graph's {reason}")
@@ -131,19 +140,22 @@ def convert(network: PreTrainedModel, folder: Path) -> Path:
     return graph
 
 
-def accelerated(path: str, config: Any, tokenizer: Any, name: str, cache: Path, **where: Any) -> Model:
+def accelerated(
+    path: str, config: Any, tokenizer: Any, name: str, cache: Path, eight_bits: bool = False, **where: Any
+) -> Model:
     """The model at ``path`` over its graph in ``cache``, converted now if need be; its torch weights are not kept.
 
     Raises ``BadModel`` where the graph cannot be made, or where its rows differ from the network's.
     """
-    folder = cache / f"{Path(path).name}-openvino-{_fingerprint(path, config)}"
+    kind = "openvino-int8" if eight_bits else "openvino"
+    folder = cache / f"{Path(path).name}-{kind}-{_fingerprint(path, config)}"
     graph = folder / "model.xml"
     if not graph.exists():
         Console(stderr=True).print(f"converting {name} for OpenVINO once; later starts skip this ...")
         network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32, **where)
         network.eval()  # type: ignore[no-untyped-call]
         try:
-            convert(network, folder)
+            convert(network, folder, eight_bits)
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise BadModel(f"{name} cannot be converted for OpenVINO: {str(error).splitlines()[0]}") from error
         del network

@@ -1,0 +1,119 @@
+"""The fast Linear layers: the same answers as the network's own, and nothing left of them afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import decodery
+from decodery.model import fast as module
+from decodery.model.eight_bits import encode, round_weights
+from decodery.model.fast import LAYOUTS, ROWS, WAYS, Choice, choose, fast
+
+from .test_decode import OPTIONS, PROMPTS, plain, tokenizer
+from .tiny import CONFIGS, VOCAB, network
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_are_the_same_and_all_is_undone(name: str, way: str, layout: str, monkeypatch: Any) -> None:
+    chosen = Choice(layout, dict.fromkeys(ROWS, way), dict.fromkeys(ROWS, 1.0))
+    monkeypatch.setattr(module, "_choice", lambda _: chosen)
+    model = network(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    words = torch.randint(0, VOCAB, (2, 7), generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        want = model(words).logits, model(words[:1, :1]).logits, model(words.repeat(1, 6)).logits
+        with fast(model) as choices:
+            got = model(words).logits, model(words[:1, :1]).logits, model(words.repeat(1, 6)).logits
+        for ours, theirs in zip(got, want, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3)
+        again = model(words).logits
+    assert (choices != {}) == any(type(m) is nn.Linear for m in model.modules())
+    torch.testing.assert_close(again, want[0], atol=2e-4, rtol=1e-3)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any("forward" in vars(m) for m in model.modules())
+    assert all(m.weight.is_contiguous() for m in model.modules() if type(m) is nn.Linear)
+
+
+def test_a_failure_inside_leaves_the_network_as_it_was() -> None:
+    model = network("llama")
+    with pytest.raises(KeyboardInterrupt), fast(model):
+        raise KeyboardInterrupt
+    assert not any("forward" in vars(m) for m in model.modules())
+
+
+def test_projections_of_one_input_are_computed_at_once() -> None:
+    model = network("llama")
+    with fast(model) as choices:
+        assert (4 * 8 + 2 * 2 * 8, 32) in choices  # query, key and value
+        assert (2 * 48, 32) in choices  # gate and up
+        attention: Any = model.model.layers[0].self_attn
+        x, y = torch.randn(1, 3, 32), torch.randn(1, 3, 32)
+        alone = [projection(x) for projection in (attention.v_proj, attention.k_proj)]  # in no particular order
+        mixed = [attention.q_proj(x), attention.k_proj(y), attention.v_proj(x)]
+    torch.testing.assert_close(alone, [attention.v_proj(x), attention.k_proj(x)])
+    torch.testing.assert_close(mixed, [attention.q_proj(x), attention.k_proj(y), attention.v_proj(x)])
+
+
+def test_loaded_models_are_fast_and_decode_the_same(tmp_path: Path) -> None:
+    network("llama").save_pretrained(tmp_path / "m")
+    tokenizer().save_pretrained(tmp_path / "m")
+    model = decodery.load(tmp_path / "m")
+    assert model.linear
+    for draft in ("none", "recycling"):
+        outputs = decodery.decode(model, PROMPTS, draft=draft, **OPTIONS)
+        assert [output.tokens for output in outputs] == [plain("llama", prompt) for prompt in PROMPTS]
+
+
+def test_choices_are_kept_for_the_next_start(monkeypatch: Any) -> None:
+    with fast(network("llama")) as first:
+        pass
+    monkeypatch.setattr(module, "choose", lambda _: pytest.fail("measured twice"))
+    with fast(network("llama")) as second:
+        assert second == first
+
+
+def test_the_choice_is_the_fastest_measured(monkeypatch: Any) -> None:
+    def pretended(way: Any, x: Any, weights: Any, repeats: int) -> float:
+        by_columns = not weights[0].is_contiguous()
+        return float((5 if way is WAYS["linear"] else 1 + x.shape[0]) * (1 + by_columns))
+
+    monkeypatch.setattr(module, "_time", pretended)
+    choice = choose([torch.randn(6, 4)])
+    assert choice.layout == "rows"
+    assert choice.ways == {1: "W x'", 4: choice.ways[4], 8: "linear", 16: "linear"}
+    assert choice.micros[1] == 2.0
+    assert choice.way(1000) is torch.nn.functional.linear
+
+
+@settings(max_examples=30)
+@given(rows=st.integers(1, 5), seed=st.integers(0, 99), size=st.floats(1e-6, 1e3))
+def test_eight_bits_hold_rounded_weights_exactly(rows: int, seed: int, size: float) -> None:
+    weight = size * torch.randn(rows, 9, generator=torch.Generator().manual_seed(seed))
+    codes, scale = encode(weight)
+    rounded = codes * scale
+    assert ((rounded - weight).abs() <= scale / 2 * 1.001).all()
+    again, scale_again = encode(rounded)
+    assert torch.equal(again, codes)
+    torch.testing.assert_close(scale_again, scale, rtol=3e-7, atol=0)
+
+
+def test_rounding_spares_what_is_small_or_no_matrix() -> None:
+    layers = nn.Sequential(nn.Linear(64, 64), nn.Linear(8, 8), nn.LayerNorm(64))
+    before = {key: value.clone() for key, value in layers.state_dict().items()}
+    round_weights(layers)
+    changed = {key for key, value in layers.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"0.weight"}
