@@ -19,6 +19,7 @@ ROLES: dict[str, dict[str, str]] = {
         "copyspec": "decodery.draft.copyspec:CopySpec",
         "suffix": "decodery.draft.suffix:Suffix",
         "aded": "decodery.draft.aded:Aded",
+        "datastore": "decodery.draft.datastore:Datastore",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",

