@@ -20,6 +20,7 @@ ROLES: dict[str, dict[str, str]] = {
         "suffix": "decodery.draft.suffix:Suffix",
         "aded": "decodery.draft.aded:Aded",
         "datastore": "decodery.draft.datastore:Datastore",
+        "mix": "decodery.draft.mix:Mix",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",

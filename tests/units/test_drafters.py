@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,19 +17,23 @@ from decodery.build import build
 from decodery.chooser import Seeded
 from decodery.draft.aded import Aded, Edge
 from decodery.draft.copyspec import CopySpec
+from decodery.draft.jacobi import Jacobi
+from decodery.draft.mix import Mix
+from decodery.draft.ngram import NGram
+from decodery.draft.recycling import Recycling
 from decodery.draft.suffix import Automaton, Suffix
-from decodery.errors import DecoderyError
+from decodery.errors import DecoderyError, PartsClash
 from decodery.law import Laws
 from decodery.loop import speculate, together
 from decodery.model.session import Session
-from decodery.model.toy import ToyModel
-from decodery.recipe import part
+from decodery.model.toy import ToyModel, table
+from decodery.recipe import Recipe, part
 from decodery.stop import Stop
 from decodery.tree import TokenTree
 from decodery.verify.residual import Residual
-from decodery.words import Budget, Drafter, Step, Tensor, Verdict
+from decodery.words import Budget, Cap, Drafter, Step, Tensor, Verdict
 
-from ..laws.exact import recipe
+from ..laws.exact import Count, produced, recipe, variation, wanted
 
 ROOMY = Budget(64, 64)
 TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=40)
@@ -254,6 +261,129 @@ def test_aded_trusts_refused_rows_less() -> None:
     draft.observe(session, Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
     assert draft._matrix[0, 1][3] == pytest.approx(0.6, abs=1e-3)
     assert draft._matrix[1, 3][3] == pytest.approx(0.9, abs=1e-3)
+
+
+# ---- mix ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Says(Drafter):
+    """Proposes fixed paths, and books what it is asked and told."""
+
+    said: tuple[tuple[int, ...], ...] = ()
+    needs = frozenset({Cap.EMBEDS})
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self.asked: list[Budget] = []
+        self.seen: list[Step] = []
+
+    def propose(self, session: Session, budget: Budget, rng: Any) -> TokenTree:
+        self.asked.append(budget)
+        return TokenTree.trie([path[: budget.depth] for path in self.said], budget.nodes)
+
+    def observe(self, session: Session, step: Step, rng: Any) -> None:
+        self.seen.append(step)
+
+
+PATHS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple), max_size=4).map(tuple)
+
+
+@given(PATHS, PATHS, PATHS)
+def test_a_mix_is_the_union_of_its_parts(a: Any, b: Any, c: Any) -> None:
+    """paths(T) = union of the parts' paths, each once; the order changes nothing but the order; with itself, itself."""
+    alone = [paths(proposal(Says(one), [0])) for one in (a, b, c)]
+    tree = proposal(Mix((Says(a), Says(b), Says(c)), nodes=99), [0])
+    assert paths(tree) == set().union(*alone)
+    assert len(tree) == len(paths(tree))
+    assert not any(tree.ghost)
+    assert paths(proposal(Mix((Mix((Says(c), Says(a)), nodes=99), Says(b)), nodes=99), [0])) == paths(tree)
+    twice, one = proposal(Mix((Says(a), Says(a)), nodes=99), [0]), proposal(Says(a), [0])
+    assert (twice.tokens, twice.parents) == (one.tokens, one.parents)
+
+
+@given(st.lists(PATHS, min_size=1, max_size=4), st.integers(0, 9), st.integers(1, 9), st.data())
+def test_a_mix_keeps_the_budget(said: list[Any], budget: int, nodes: int, data: Any) -> None:
+    """The whole tree's; and the first part gets its share whatever the others want."""
+    share = data.draw(st.lists(st.floats(0.1, 9.0), min_size=len(said), max_size=len(said)))
+    mix = Mix(tuple(map(Says, said)), nodes=nodes, share=tuple(share))
+    tree = proposal(mix, [0], Budget(budget, 2))
+    assert len(tree) <= min(budget, nodes)
+    assert max(tree.depths, default=0) <= 2
+    allowed = [part.asked[0].nodes for part in mix._running]  # type: ignore[attr-defined]
+    assert allowed[0] == math.ceil(min(budget, nodes) * (share[0] / sum(share)))
+    assert len(tree) <= sum(allowed)
+
+
+def test_a_mix_divides_by_share_and_passes_on_what_is_left() -> None:
+    long, short = tuple((i,) for i in range(20)), ((50,),)
+    asked = []
+    for said, share in (((long, long), (3.0, 1.0)), ((short, long), (3.0, 1.0)), ((long, long), ())):
+        mix = Mix(tuple(map(Says, said)), nodes=12, share=share)
+        proposal(mix, [0])
+        asked.append([part.asked[0].nodes for part in mix._running])  # type: ignore[attr-defined]
+    assert asked == [[9, 3], [9, 11], [6, 6]]
+
+
+def test_a_mix_reaches_as_far_as_the_best_of_its_parts() -> None:
+    """On one greedy text, step by step: exactly."""
+    text = [token for step in steps(NGram(min=1), table(6, 3, sharpness=4.0), [0, 1], 50, 6) for token in step.tokens]
+    parts = (NGram(min=1, length=3), Recycling(), CopySpec(gamma=1, copy=3))
+    better = 0
+    for at in range(3, len(text) - 6):
+        reach = []
+        for draft in (*parts, Mix(parts, nodes=60)):
+            tree = proposal(copy.deepcopy(draft), text[:at])
+            depths = [
+                tree.depths[n] for n in range(len(tree)) if tree.words(n) == tuple(text[at : at + tree.depths[n]])
+            ]
+            reach.append(max(depths, default=0))
+        assert reach[-1] == max(reach[:-1])
+        better += len(set(reach[:-1])) > 1
+    assert better
+
+
+def test_the_parts_of_a_mix_are_told_checked_and_kept_apart() -> None:
+    mix = Mix((Says(((1,),)), Recycling()))
+    session = ToyModel().session([0, 1])
+    first, second = copy.copy(mix), copy.copy(mix)  # two rows of a batch
+    first.begin(session, Laws())
+    second.begin(session, Laws())
+    assert first._running[0] is not second._running[0]
+    assert first._running[1]._after is second._running[1]._after  # type: ignore[attr-defined]
+    tree = first.propose(session, ROOMY, Seeded(0))
+    rows = session.forward(tree)
+    first.observe(session, step := Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
+    assert first._running[0].seen == [step]  # type: ignore[attr-defined]
+    assert second._running[0].seen == []  # type: ignore[attr-defined]
+    with pytest.raises(PartsClash, match="Says needs a model with free embeddings"):
+        build(recipe(mix), ToyModel())
+
+
+def test_a_mix_of_drawn_drafts_is_for_greedy_decoding() -> None:
+    """There any guess is as good as another; where tokens are sampled, merging drawn nodes would not be exact."""
+    toy = ToyModel()
+    for spec in ("mix(model:length=2,width=2,ngram:min=1)", "mix(mix(jacobi,model:length=1),recycling)"):
+        greedy = build(Recipe.of(spec), toy)
+        assert variation(wanted(toy, greedy), produced(toy, greedy, Count())) < 1e-9
+        with pytest.raises(PartsClash, match="'model' draws siblings distinct, which draft part 'mix' cannot"):
+            build(Recipe.of(spec, guide="temperature:0.9"), toy)
+
+
+def test_jacobi_reads_its_own_rows_in_a_mix() -> None:
+    """Beside other drafts it makes the guesses that it makes alone."""
+    draft, other = Jacobi(3), Jacobi(3)
+    session = ToyModel().session([0, 1, 2])
+    for one in (draft, other):
+        one.begin(session, Laws())
+    for _ in range(6):
+        chain = draft.propose(session, ROOMY, Seeded(0))
+        assert chain.tokens == other.propose(session, ROOMY, Seeded(0)).tokens
+        both = TokenTree.trie([[(chain.tokens[0] + 1) % 3, 0], chain.tokens], 9)
+        for one, tree in ((draft, chain), (other, both)):
+            rows = session.forward(tree)
+            step = Step(tree, rows, None, Verdict(()), [int(rows.logits[0].argmax())])  # type: ignore[arg-type]
+            one.observe(session, step, Seeded(0))
+        session.commit(step.tokens)
 
 
 # ---- parameters --------------------------------------------------------------------------------------------------------
