@@ -131,7 +131,7 @@ class Store:
 def index(
     files: Sequence[Path], encode: Callable[[str], Sequence[int]], fingerprint: str, path: Path, **notes: Any
 ) -> Store:
-    """Build a store of text files and write it. About 50 bytes of memory a token while it sorts."""
+    """Build a store of text files and write it. About 60 bytes of memory a token while it sorts."""
     _check(path.expanduser().absolute())
     store = Store.of(_documents(files, encode), fingerprint, str(path))
     store.write(path, documents=len(files), **notes)
