@@ -78,7 +78,7 @@ class Suffix(Drafter):
     about 550 bytes a token of the request (5 MB at 8k) and goes with it.
     """
 
-    paper = "SuffixDecoding (Oliaro et al. 2024), algorithm 1, on the automaton of SAM Decoding (Hu et al. 2024)"
+    paper = "SuffixDecoding (Oliaro et al. 2024), on the automaton of SAM Decoding (Hu et al. 2024)"
     specimens = ({"nodes": 3, "factor": 2.0},)
     min: int = 1
     nodes: int = 16
