@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from decodery.errors import DecoderyError, PartsClash
@@ -40,7 +41,7 @@ def build(recipe: Recipe, model: Model) -> Built:
         raise
     except ValueError as error:
         raise DecoderyError(str(error)) from error
-    parts: list[Part] = [draft, verify, constrain, *guides, *([search] if search else [])]
+    parts: list[Part] = [*_whole(draft), verify, constrain, *guides, *([search] if search else [])]
     names = [name for guide in guides for name in guide.companions()]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise PartsClash(f"two guides ask for a companion called {twice!r}; name each guide with a companion once")
@@ -54,7 +55,13 @@ def check(recipe: Recipe, model: Model) -> None:
     """Raise ``PartsClash`` unless the parts fit each other and the model."""
     draft, verify, search = recipe.draft, recipe.verify, recipe.search
     greedy = not any(guide.samples for guide in recipe.guide)
-    for part in (draft, *recipe.guide, recipe.constrain, *([verify] if verify else []), *([search] if search else [])):
+    for part in (
+        *_whole(draft),
+        *recipe.guide,
+        recipe.constrain,
+        *([verify] if verify else []),
+        *([search] if search else []),
+    ):
         if lacking := part.needs - model.can:
             raise PartsClash(
                 f"{_title(part)} needs a model with {_list(lacking)}, which this one does not offer (see doctor)"
@@ -70,12 +77,26 @@ def check(recipe: Recipe, model: Model) -> None:
             raise PartsClash(
                 f"{_title(verify)} is for greedy decoding, but {_title(sampler)} samples; use verify=residual"
             )
+    for outer in _whole(draft):
+        for inner in outer.inner():
+            if not greedy and not inner.emits <= outer.accepts:
+                raise PartsClash(
+                    f"{_title(inner)} draws siblings {_list(inner.emits - outer.accepts)}, which {_title(outer)} cannot "
+                    "merge where tokens are sampled; leave it out, or decode greedily"
+                )
     if search is not None:
         if name_of(draft)[1] != "none":
             raise PartsClash(f"{_title(search)} explores without drafts, but {_title(draft)} was chosen; drop one")
         if not greedy:
             sampler = next(guide for guide in recipe.guide if guide.samples)
             raise PartsClash(f"{_title(search)} maximises, but {_title(sampler)} samples; drop one")
+
+
+def _whole(draft: Drafter) -> Iterator[Drafter]:
+    """A drafter and those it is made of."""
+    yield draft
+    for inner in draft.inner():
+        yield from _whole(inner)
 
 
 def _title(part: Part) -> str:

@@ -1,4 +1,4 @@
-"""The command line: run, chat, compare, bench, profile, list, show, doctor."""
+"""The command line: run, chat, compare, bench, profile, index, list, show, doctor."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def main_options(
                 raise DecoderyError(
                     f"{path} may set {', '.join(sorted(known))}; not {sorted(unknown or ['a list'])[0]!r}"
                 )
-            context.default_map = dict.fromkeys(("run", "chat", "compare", "profile", "bench", "doctor"), entries)
+            commands = ("run", "chat", "compare", "profile", "bench", "index", "doctor")
+            context.default_map = dict.fromkeys(commands, entries)
 
 
 @app.command()
@@ -267,6 +268,30 @@ def profile(
             out.print(f"{name:>10} {ms:8.1f} [cyan]{bar}[/cyan]")
 
 
+@app.command()
+def index(
+    files: Annotated[list[Path], typer.Argument(help="Text files in UTF-8, a document each.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make.")],
+    model: MODEL = "smollm2",
+    as_json: JSON = False,
+) -> None:
+    """Make a datastore of text files, for --draft datastore:STORE. A model's own answers serve it best."""
+    with _errors():
+        from time import perf_counter
+
+        from decodery.store import index as build
+
+        start, text = perf_counter(), _text(model)
+        store = build(files, text.pieces, text.fingerprint, output, model=model)
+        facts = {"store": str(output), "tokens": len(store), "seconds": round(perf_counter() - start, 2)}
+        if as_json:
+            print(json.dumps(facts))
+        else:
+            err.print(
+                f"{escape(str(output))}: {len(store)} tokens, {8 * len(store) / 1e6:.1f} MB, {facts['seconds']} s"
+            )
+
+
 @app.command("list")
 def list_parts(
     role: Annotated[str, typer.Argument(help="draft, verify, guide, constrain or search; all if left out.")] = "",
@@ -353,7 +378,7 @@ def bench(
         from decodery.bench.suites import tasks_of
 
         tasks = tasks_of(suite, file, limit)
-        _quiet()
+        _silence()
         from decodery.bench.run import Choice, run
 
         rows = run(Choice(suite, model, methods, peers, backend, plan, max_new_tokens), tasks, report, err)
@@ -388,14 +413,21 @@ def _recipe(
 
 
 def _load(spec: str, dtype: str, backend: str) -> Any:
-    _quiet()
+    _silence()
     from decodery.model.load import load
 
     return load(spec, dtype=dtype, backend=backend)
 
 
-def _quiet() -> None:
-    """Keep transformers from talking into our output."""
+def _text(spec: str) -> Any:
+    _silence()
+    from decodery.model.load import load_text
+
+    return load_text(spec)
+
+
+def _silence() -> None:
+    """No progress bars and warnings of transformers between the lines."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 

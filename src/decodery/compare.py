@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decodery.engine import Output, stream
-from decodery.errors import DecoderyError, PartsClash
+from decodery.errors import PartsClash
 from decodery.model.model import Model
-from decodery.registry import ROLES
+from decodery.recipe import specs
 from decodery.stats import Stats
 
 TIE = 1e-3
@@ -88,19 +88,6 @@ def judge(tokens: list[int], reference: list[int], gaps: list[float]) -> tuple[b
             tie = gaps[i] < TIE
             return tie, f"{'tie' if tie else 'differs'} at token {i}, best two logits {gaps[i]:.1e} apart"
     return (True, "") if len(tokens) == len(reference) else (False, f"{len(tokens)} tokens instead of {len(reference)}")
-
-
-def specs(text: str) -> list[str]:
-    """``"none,ngram:max=4,width=3"`` -> specs; what names no drafter continues the parameters before it."""
-    found: list[str] = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        if found and item.partition(":")[0] not in ROLES["draft"] and ":" in found[-1]:
-            found[-1] += f",{item}"
-        else:
-            found.append(item)
-    if not found:
-        raise DecoderyError(f"name drafters to compare, separated by commas: {', '.join(ROLES['draft'])}")
-    return found
 
 
 def _run(model: Model, prompt: Any, draft: str, max_new_tokens: int, plan: str) -> tuple[Output, list[float]]:

@@ -19,6 +19,10 @@ class BadModel(DecoderyError):
     """The model cannot be found, read or run."""
 
 
+class BadStore(DecoderyError):
+    """The datastore cannot be found, read or written."""
+
+
 class BadPrompt(DecoderyError):
     """The prompt is empty, too long or of the wrong type."""
 

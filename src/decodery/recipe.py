@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,18 @@ from decodery.registry import ROLES, find, name_of
 from decodery.words import Constraint, Drafter, Guide, Part, Search, Verifier
 
 Spec = str | Mapping[str, Any] | Part
-"""``"ngram:max=4,width=3"``, ``{"ngram": {"max": 4, "width": 3}}`` or ``NGram(max=4, width=3)``."""
+"""``"ngram:max=4,width=3"``, ``{"ngram": {"max": 4, "width": 3}}`` or ``NGram(max=4, width=3)``.
+
+A part made of parts: ``"mix(ngram:max=4,recycling):nodes=15"`` or ``{"mix": {"parts": [...], "nodes": 15}}``."""
+
+
+ROLE_OF: dict[Any, str] = {
+    Drafter: "draft",
+    Verifier: "verify",
+    Guide: "guide",
+    Constraint: "constrain",
+    Search: "search",
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ def part(role: str, spec: Spec) -> Part:
     """A part of this role from its spec. Raises ``UnknownPart`` or ``DecoderyError`` naming what is wrong."""
     if isinstance(spec, Part):
         return spec
-    name, rest = spec.partition(":")[::2] if isinstance(spec, str) else (next(iter(spec), ""), "")
+    name, _, rest = _head(spec) if isinstance(spec, str) else (next(iter(spec), ""), None, "")
     kind = find(role, name.strip()).part
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     hints = typing.get_type_hints(kind)
@@ -98,7 +110,7 @@ def part(role: str, spec: Spec) -> Part:
             "": rest.removeprefix(f"{next(iter(fields))}=")
         }  # one text, such as a regular expression: as it is
     else:
-        _, parameters = parse(spec)
+        _, parameters = parse(spec, role)
     if "" in parameters:  # "temperature:0.7" means the first parameter
         parameters[next(iter(fields), "")] = parameters.pop("")
     if unknown := parameters.keys() - fields.keys():
@@ -118,17 +130,18 @@ def describe(part: Part) -> str | dict[str, dict[str, Any]]:
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         if field.init and value != _default(field):
-            changed[field.name] = list(value) if isinstance(value, tuple) else value
+            changed[field.name] = _plain(value)
     return {name: changed} if changed else name
 
 
-def parse(spec: str) -> tuple[str, dict[str, Any]]:
+def parse(spec: str, role: str = "draft") -> tuple[str, dict[str, Any]]:
     """``"name:key=value,key=value"`` -> name and values; lists in brackets, ``a-b`` in a list is a range of integers.
 
-    A single value without a key is booked under "", the first parameter.
+    A single value without a key is booked under "", the first parameter; so are the specs of a part made of other parts,
+    ``"name(spec,spec):key=value"``.
     """
-    name, _, rest = spec.strip().partition(":")
-    parameters: dict[str, Any] = {}
+    name, inner, rest = _head(spec)
+    parameters: dict[str, Any] = {} if inner is None else {"": specs(inner, role)}
     for item in _split(rest):
         key, equals, value = item.partition("=")
         if not equals or not key.strip().isidentifier():
@@ -137,6 +150,31 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
             raise DecoderyError(f"{spec!r} gives {key.strip() or 'the first parameter'} twice")
         parameters[key.strip()] = _value(value.strip())
     return name.strip(), parameters
+
+
+def specs(text: str, role: str = "draft") -> list[str]:
+    """``"none,ngram:max=4,width=3"`` -> specs; what names no part of the role continues the parameters before it."""
+    found: list[str] = []
+    for item in map(str.strip, _split(text)):
+        if found and re.split("[:(]", item)[0] not in ROLES[role] and ":" in found[-1]:
+            found[-1] += f",{item}"
+        else:
+            found.append(item)
+    if not found:
+        raise DecoderyError(f"name {role}ers, separated by commas: {', '.join(ROLES[role])}")
+    return found
+
+
+def _head(spec: str) -> tuple[str, str | None, str]:
+    """``"name(inner):rest"`` -> its three parts; inner is None where no bracket follows the name."""
+    spec = spec.strip()
+    name = re.split("[:(]", spec)[0]
+    if not spec[len(name) :].startswith("("):
+        return name, None, spec[len(name) + 1 :]
+    inner, closed, tail = spec[len(name) + 1 :].rpartition(")")
+    if not closed or (tail and not tail.startswith(":")):
+        raise DecoderyError(f"{spec!r} is not of the form name(part,part):key=value; check its brackets")
+    return name, inner, tail[1:]
 
 
 def _split(text: str) -> list[str]:
@@ -178,6 +216,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
                 return None if option is type(None) and value is None else _coerce(value, option, where)
             except DecoderyError:
                 continue
+    elif hint in ROLE_OF and isinstance(value, (str, Mapping, Part)):
+        return part(ROLE_OF[hint], value)
     elif origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_coerce(item, arguments[0], where) for item in value)
     elif origin is dict and isinstance(value, Mapping):
@@ -190,6 +230,13 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return str(value)
     name = getattr(hint, "__name__", str(hint))
     raise DecoderyError(f"{where} must be {name if not arguments else hint}, not {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """A parameter's value for JSON or YAML."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return describe(value) if isinstance(value, Part) else value
 
 
 def _key(key: Any) -> Any:

@@ -16,6 +16,11 @@ ROLES: dict[str, dict[str, str]] = {
         "recycling": "decodery.draft.recycling:Recycling",
         "model": "decodery.draft.model:ModelDraft",
         "jacobi": "decodery.draft.jacobi:Jacobi",
+        "copyspec": "decodery.draft.copyspec:CopySpec",
+        "suffix": "decodery.draft.suffix:Suffix",
+        "aded": "decodery.draft.aded:Aded",
+        "datastore": "decodery.draft.datastore:Datastore",
+        "mix": "decodery.draft.mix:Mix",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +46,15 @@ class Text:
         if not isinstance(text, str):
             raise BadModel(f"the tokenizer decoded to {type(text).__name__}, not to text")
         return text
+
+    def pieces(self, text: str) -> list[int]:
+        """Tokens of a piece of a longer text: no special token is added."""
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of all tokens and their ids."""
+        return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()[:32]
 
     @cached_property
     def matcher_tokenizer(self) -> Any:

@@ -175,6 +175,9 @@ class Model(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
+    def fingerprint(self) -> str:
+        """Tells tokenizers apart: where it is equal, token ids mean the same."""
+
     def matcher_tokenizer(self) -> Any:
         """The vocabulary as llguidance reads it."""
 
@@ -215,6 +218,12 @@ class Drafter(Part):
     """
 
     emits: ClassVar[frozenset[Scheme]] = frozenset({Scheme.CERTAIN})
+    accepts: ClassVar[frozenset[Scheme]] = frozenset(Scheme)
+    """Of a drafter made of others: the schemes it is exact for where tokens are sampled."""
+
+    def inner(self) -> tuple[Drafter, ...]:
+        """The drafters that this one is made of; the builder checks them as it checks this one."""
+        return ()
 
     def begin(self, session: Session, laws: Laws) -> None:
         """A new request. ``laws`` turns a draft model's rows into the law it should draw from."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decodery.compare import specs
+from decodery.draft.copyspec import CopySpec
+from decodery.draft.mix import Mix
+from decodery.draft.model import ModelDraft
 from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
+from decodery.draft.suffix import Suffix
 from decodery.errors import DecoderyError, UnknownPart
 from decodery.guide.top_p import TopP
-from decodery.recipe import Recipe, describe, parse, part
+from decodery.recipe import Recipe, describe, parse, part, specs
 from decodery.registry import entries, find, name_of
 
 
@@ -39,14 +43,60 @@ def test_round_trip(draft: NGram, guides: list[Any], beam: bool) -> None:
     assert Recipe.from_text(recipe.to_text()) == recipe
 
 
+def test_parts_made_of_parts() -> None:
+    """All ways to say it, nested to any depth, and back again."""
+    mix = Mix((NGram(max=4, width=3), Recycling()), nodes=15)
+    for spec in (
+        "mix(ngram:max=4,width=3,recycling):nodes=15",
+        " mix( ngram:max=4,width=3 , recycling ):nodes=15",
+        'mix:parts=[{"ngram": {"max": 4, "width": 3}}, "recycling"],nodes=15',
+        {"mix": {"parts": [{"ngram": {"max": 4, "width": 3}}, "recycling"], "nodes": 15}},
+        mix,
+    ):
+        assert part("draft", spec) == mix
+    assert part("draft", "mix") == part("draft", "mix(ngram,recycling)")
+    assert part("draft", {"mix": ["suffix"]}) == Mix((Suffix(),))
+    nested = part("draft", "mix(mix(copyspec:gamma=2,copy=4,suffix):nodes=6,model:layers=[0,2],ngram):share=[2,1,1]")
+    assert nested == Mix(
+        (Mix((CopySpec(gamma=2, copy=4), Suffix()), nodes=6), ModelDraft(layers=(0, 2)), NGram()), share=(2.0, 1.0, 1.0)
+    )
+    for draft in (mix, nested):
+        recipe = Recipe.of(draft)
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+        assert Recipe.from_text(recipe.to_text()) == recipe
+    both = "mix(ngram:max=4,recycling):nodes=3,share=[1,2]"
+    assert specs(f"{both},none") == [both, "none"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mix(ngram", "check its brackets"),
+        ("mix(ngram)recycling", "check its brackets"),
+        ("mix()", "name drafters"),
+        ("mix(ngran,recycling)", "Did you mean 'ngram'"),
+        ("mix(ngram:max=0)", "1 <= min <= max"),
+        ("mix(top-p,ngram)", "no draft part is called 'top-p'"),
+        ("mix(ngram):recycling", "the first parameter twice"),
+        ("mix:parts=[3]", "mix:parts must be Drafter, not 3"),
+        ("mix(ngram,recycling):share=[1]", "one positive share for each of its 2 parts"),
+        ("mix(ngram,recycling):share=[1,0]", "one positive share"),
+        ("mix(ngram):nodes=0", "nodes >= 1"),
+        ("ngram(recycling)", "ngram:max must be int"),
+        ("none(ngram)", "it has none"),
+    ],
+)
+def test_errors_in_parts_of_parts(spec: str, message: str) -> None:
+    with pytest.raises(DecoderyError, match=message):
+        part("draft", spec)
+
+
 NAMES = st.text("abcdefgh", min_size=1, max_size=6)
 VALUES = st.one_of(st.integers(-99, 99), st.booleans(), st.floats(-9, 9), st.lists(st.integers(0, 9), max_size=4))
 
 
 @given(NAMES, st.dictionaries(NAMES.filter(str.isidentifier), VALUES, max_size=4))
 def test_parse_reads_what_is_written(name: str, values: dict[str, Any]) -> None:
-    import json
-
     spec = name + ":" * bool(values) + ",".join(f"{key}={json.dumps(value)}" for key, value in values.items())
     assert parse(spec) == (name, values)
 

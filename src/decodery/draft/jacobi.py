@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from decodery.law import Laws
 from decodery.model.session import Session
-from decodery.tree import TokenTree
+from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget, Chooser, Drafter, Step
 
 
@@ -31,11 +31,16 @@ class Jacobi(Drafter):
         self._guesses: list[int] = []
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
-        guesses = (self._guesses + [session.tokens[-1]] * self.window)[: self.window]
-        return TokenTree.chain(guesses[: min(budget.nodes, budget.depth)])
+        self._guesses = (self._guesses + [session.tokens[-1]] * self.window)[: self.window]
+        return TokenTree.chain(self._guesses[: min(budget.nodes, budget.depth)])
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
-        # Row i speaks about the position after node i - 1; the committed tokens took the first ones.
-        reached = len(step.tokens)
-        live = step.tree.live()
-        self._guesses = step.rows.logits[reached : len(live) + 1].argmax(-1).tolist()
+        # Each row along the window speaks about the position after it; the committed tokens took the first ones. The tree
+        # may hold other drafts beside the window, or less than all of it.
+        rows, node = [0], ROOT
+        for guess in self._guesses:
+            node = next((i for i in step.tree.children(node) if step.tree.tokens[i] == guess), ROOT)
+            if (row := step.rows.at(node)) is None or node == ROOT:
+                break
+            rows.append(row)
+        self._guesses = step.rows.logits[rows[len(step.tokens) :]].argmax(-1).tolist()

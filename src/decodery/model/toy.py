@@ -67,6 +67,9 @@ class ToyModel:
     def encode(self, text: str) -> list[int]:
         return ["abcdefgh".index(letter) for letter in text]
 
+    def fingerprint(self) -> str:
+        return f"toy {self.vocab}"
+
     def matcher_tokenizer(self) -> Any:
         from decodery.constrain.matcher import tokenizer_of
 

@@ -1,0 +1,73 @@
+"""CopySpec: where the last tokens stood before, what followed them is copied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decodery.law import Laws
+from decodery.model.session import Session
+from decodery.tree import TokenTree
+from decodery.words import Budget, Chooser, Drafter, Step
+
+BASE, MODULUS = 1_000_003, (1 << 61) - 1
+"""Of the rolling hash. A collision costs a wrong guess and nothing else."""
+PICKS = ("first", "latest")
+SHORTEST = 2
+
+
+@dataclass
+class CopySpec(Drafter):
+    """Copies what followed an earlier occurrence of the last ``gamma`` tokens of the conversation, found by a rolling hash.
+
+    ``copy``: tokens copied at most; a copy is twice as long as what stood of the last one, so it shrinks where copies
+    fail and is whole again after a few that stood. ``pick``: copy from the "first" occurrence, as published, or from
+    the "latest". The table takes about 120 bytes for each different gamma-gram of the request (1 MB at 8k tokens) and
+    goes with it.
+    """
+
+    paper = (
+        "CopySpec: Accelerating LLMs with Speculative Copy-and-Paste Without Compromising Quality (Dumitru et al. 2025)"
+    )
+    specimens = ({"gamma": 1, "copy": 2}, {"gamma": 2, "copy": 2, "pick": "latest"})
+    gamma: int = 3
+    copy: int = 10
+    pick: str = "first"
+
+    def __post_init__(self) -> None:
+        if self.gamma < 1 or self.copy < 1 or self.pick not in PICKS:
+            raise ValueError(f"copyspec needs gamma >= 1, copy >= 1 and pick={' or '.join(PICKS)}, not {self}")
+        self._leaving = pow(BASE, self.gamma, MODULUS)
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self._after: dict[int, int] = {}
+        self._hash: int = 0
+        self._read: int = 0
+        self._length = self.copy
+        self._copied: list[int] = []
+        self._index(session.tokens)
+
+    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+        self._index(session.tokens)
+        start = self._after.get(self._hash, len(session.tokens)) if self._read >= self.gamma else len(session.tokens)
+        self._copied = session.tokens[start : start + max(0, min(self._length, *budget))]
+        return TokenTree.chain(self._copied)
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        stood = 0
+        while stood < min(len(self._copied), len(step.tokens)) and self._copied[stood] == step.tokens[stood]:
+            stood += 1
+        if stood == len(self._copied) or stood < len(
+            step.tokens
+        ):  # otherwise the step ended before the copy was judged
+            self._length = min(max(2 * stood, SHORTEST), self.copy) if self._copied else self._length
+
+    def _index(self, tokens: list[int]) -> None:
+        """Roll the hash on; a gamma-gram is booked with the place behind it once a token stands there."""
+        if len(tokens) < self._read:  # the text was taken back
+            self._after, self._hash, self._read = {}, 0, 0
+        for i in range(self._read, len(tokens)):
+            if i >= self.gamma and (self.pick == "latest" or self._hash not in self._after):
+                self._after[self._hash] = i
+            leaving = tokens[i - self.gamma] if i >= self.gamma else 0
+            self._hash = (self._hash * BASE + tokens[i] - leaving * self._leaving) % MODULUS
+        self._read = len(tokens)

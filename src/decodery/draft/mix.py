@@ -1,0 +1,74 @@
+"""Several drafters at once: their trees merged into one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from decodery.draft.ngram import NGram
+from decodery.draft.recycling import Recycling
+from decodery.law import Laws
+from decodery.model.session import Session
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step
+
+
+@dataclass
+class Mix(Drafter):
+    """Merges the drafts of several drafters into one tree, shared beginnings stored once: ``mix(ngram,recycling)``.
+
+    ``parts``: the drafters, those whose first guess is best first (default: ngram and recycling). ``nodes``: of the whole
+    tree at most. ``share``: in what proportion the parts divide them, by default equally; what a part leaves goes to those
+    after it. Merged nodes are certain, so where tokens are sampled the parts must be certain too. The memory is that of
+    the parts.
+    """
+
+    paper = "RASD: Retrieval-Augmented Speculative Decoding (Quan et al. 2025), tree fusion"
+    accepts = frozenset({Scheme.CERTAIN})
+    specimens = ({"parts": (NGram(min=1, length=2), Recycling()), "nodes": 4},)
+    parts: tuple[Drafter, ...] = ()
+    nodes: int = 24
+    share: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.parts = tuple(self.parts) or (NGram(), Recycling())
+        if self.nodes < 1:
+            raise ValueError(f"mix needs nodes >= 1, not {self.nodes}")
+        if self.share and (len(self.share) != len(self.parts) or not all(0 < s < math.inf for s in self.share)):
+            raise ValueError(f"mix needs one positive share for each of its {len(self.parts)} parts, not {self.share}")
+
+    def inner(self) -> tuple[Drafter, ...]:
+        return self.parts
+
+    def bind(self, model: Model) -> Self:
+        self.parts = tuple(part.bind(model) for part in self.parts)
+        return self
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self._running = [
+            copy.copy(part) for part in self.parts
+        ]  # the rows of a batch share what outlives a request only
+        for part in self._running:
+            part.begin(session, laws)
+
+    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+        tree = TokenTree()
+        child: dict[tuple[int, int], int] = {}
+        nodes = min(self.nodes, budget.nodes)
+        share = self.share or (1.0,) * len(self.parts)
+        for i, part in enumerate(self._running):
+            allowed = math.ceil((nodes - len(tree)) * (share[i] / sum(share[i:])))  # the last one: all that is left
+            draft = part.propose(session, Budget(allowed, budget.depth), rng)
+            at = {ROOT: ROOT}
+            for node, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True)):
+                place = at[parent], token
+                if place not in child:
+                    child[place] = tree.add(token, at[parent])
+                at[node] = child[place]
+        return tree
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        for part in self._running:
+            part.observe(session, step, rng)

@@ -1,0 +1,406 @@
+"""Drafters against their definitions: what they find, in which order, and what they forget."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decodery.build import build
+from decodery.chooser import Seeded
+from decodery.draft.aded import Aded, Edge
+from decodery.draft.copyspec import CopySpec
+from decodery.draft.jacobi import Jacobi
+from decodery.draft.mix import Mix
+from decodery.draft.ngram import NGram
+from decodery.draft.recycling import Recycling
+from decodery.draft.suffix import Automaton, Suffix
+from decodery.errors import DecoderyError, PartsClash
+from decodery.law import Laws
+from decodery.loop import speculate, together
+from decodery.model.session import Session
+from decodery.model.toy import ToyModel, table
+from decodery.recipe import Recipe, part
+from decodery.stop import Stop
+from decodery.tree import TokenTree
+from decodery.verify.residual import Residual
+from decodery.words import Budget, Cap, Drafter, Step, Tensor, Verdict
+
+from ..laws.exact import Count, produced, recipe, variation, wanted
+
+ROOMY = Budget(64, 64)
+TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=40)
+
+
+def proposal(draft: Drafter, tokens: Sequence[int], budget: Budget = ROOMY) -> TokenTree:
+    """What a drafter proposes after a text that it reads all at once."""
+    session = ToyModel(vocab=8).session(tokens)
+    draft.begin(session, Laws())
+    return draft.propose(session, budget, Seeded(0))
+
+
+def paths(tree: TokenTree) -> set[tuple[int, ...]]:
+    return {tree.words(node) for node in range(len(tree))}
+
+
+def cycle(n: int, vocab: int) -> Any:
+    """A model that repeats 0, 1, ..., n - 1."""
+
+    def logits(words: tuple[int, ...]) -> Tensor:
+        return torch.eye(vocab, dtype=torch.float64)[(words[-1] + 1) % n if words else 0] * 9
+
+    return logits
+
+
+def steps(draft: Drafter, lm: Any, prompt: Sequence[int], length: int, vocab: int) -> list[Step]:
+    """A greedy decoding of ``length`` tokens by a model given as a function."""
+    toy = ToyModel(vocab=vocab)
+    toy.lm = lm
+    arena = toy.arena()
+    arena.context = 4096
+    built = build(recipe(draft, Residual()), toy)
+    session, stop = Session(arena, prompt), Stop(max_new_tokens=length)
+    program = speculate(session, built.draft, built.verify, built.laws, built.constrain, Seeded(0), stop, built.want)
+    return [step for _, step in together([program])]
+
+
+# ---- copyspec ----------------------------------------------------------------------------------------------------------
+
+
+@given(TEXTS, st.integers(1, 4), st.sampled_from(["first", "latest"]), st.integers(1, 12))
+def test_copyspec_finds_what_a_search_finds(tokens: list[int], gamma: int, pick: str, copy: int) -> None:
+    """The first or latest earlier place of the last gamma tokens; the suffix never finds itself."""
+    ends = [e for e in range(gamma, len(tokens)) if tokens[e - gamma : e] == tokens[-gamma:]]
+    wanted = tokens[(end := ends[0 if pick == "first" else -1]) : end + copy] if ends else []
+    assert proposal(CopySpec(gamma, copy, pick), tokens).tokens == wanted
+
+
+@given(TEXTS, st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), max_size=6), st.integers(1, 3))
+def test_copyspec_reads_on_as_it_reads_at_once(tokens: list[int], more: list[list[int]], gamma: int) -> None:
+    session = ToyModel(vocab=4).session(tokens)
+    draft = CopySpec(gamma)
+    draft.begin(session, Laws())
+    for fresh in more:
+        session.commit(fresh)
+        assert draft.propose(session, ROOMY, Seeded(0)).tokens == proposal(CopySpec(gamma), session.tokens).tokens
+
+
+def test_copyspec_on_a_cycle_accepts_every_copy() -> None:
+    """After one period of 30 tokens each call gives the copied tokens and one more: 11 exactly."""
+    seen = [len(step.tokens) for step in steps(CopySpec(3, 10, "latest"), cycle(30, 32), [0], 150, 32)]
+    first = next(i for i, n in enumerate(seen) if n > 1)
+    assert set(seen[:first]) == {1}
+    assert sum(seen[:first]) <= 33
+    assert set(seen[first + 2 : -1]) == {11}
+
+
+def test_copyspec_copies_less_where_copies_fall_and_all_where_they_stand() -> None:
+    draft = CopySpec(gamma=1, copy=8)
+    session = ToyModel(vocab=8).session([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0])
+    draft.begin(session, Laws())
+    lengths = []
+    for stands in (0, 2, 4, 8):
+        tree = draft.propose(session, ROOMY, Seeded(0))
+        lengths.append(len(tree))
+        other = 7 if tree.tokens[stands : stands + 1] == [6] else 6
+        draft.observe(session, told(tree, [*tree.tokens[:stands], other]), Seeded(0))
+    assert lengths == [8, 2, 4, 8]
+    tree = draft.propose(session, ROOMY, Seeded(0))
+    draft.observe(session, told(tree, tree.tokens[:1]), Seeded(0))  # cut short: nothing was refused
+    assert len(draft.propose(session, ROOMY, Seeded(0))) == 8
+
+
+def told(tree: TokenTree, tokens: list[int]) -> Any:
+    return Step(tree, None, None, None, tokens)  # type: ignore[arg-type]
+
+
+# ---- suffix ------------------------------------------------------------------------------------------------------------
+
+
+def occurrences(tokens: Sequence[int], words: Sequence[int]) -> int:
+    return sum(tuple(tokens[i : i + len(words)]) == tuple(words) for i in range(len(tokens) - len(words) + 1))
+
+
+@given(TEXTS)
+def test_the_automaton_knows_every_substring_and_how_often_it_occurs(tokens: list[int]) -> None:
+    """Against brute force, also in the states' longest strings, links, and the bound of two states a token."""
+    automaton = Automaton()
+    for i, token in enumerate(tokens):
+        automaton.add(token)
+        assert len(automaton.link) <= max(2, 2 * (i + 1))
+    for words in {tuple(tokens[i:j]) for i in range(len(tokens)) for j in range(i + 1, len(tokens) + 1)}:
+        state = 0
+        for token in words:
+            state = automaton.after[state][token]
+        if len(set(tokens)) > 1 and len(tokens) < 32:  # chains of links below LINKS
+            assert automaton.count[state] == occurrences(tokens, words)
+        ends = [i + len(words) for i in range(len(tokens)) if tuple(tokens[i : i + len(words)]) == words]
+        assert len(tokens) >= 32 or automaton.latest[state] == max(ends)
+        assert automaton.length[automaton.link[state]] < len(words) <= automaton.length[state]
+    longest = automaton.length[automaton.link[automaton.last]]
+    wanted = max(n for n in range(len(tokens)) if n == 0 or occurrences(tokens, tokens[-n:]) > 1)
+    assert longest == wanted
+
+
+@given(TEXTS, TEXTS)
+def test_strings_that_do_not_occur_lead_nowhere(tokens: list[int], words: list[int]) -> None:
+    automaton = Automaton()
+    for token in tokens:
+        automaton.add(token)
+    state: int | None = 0
+    for token in words:
+        state = None if state is None else automaton.after[state].get(token)
+    assert (state is not None) == (occurrences(tokens, words) > 0)
+
+
+@given(TEXTS, st.integers(1, 3), st.integers(1, 12))
+def test_suffix_drafts_what_followed_a_suffix(tokens: list[int], shortest: int, nodes: int) -> None:
+    """Every path of the tree stood behind one suffix of at least ``min`` tokens; nothing is drafted without a match."""
+    tree = proposal(Suffix(min=shortest, nodes=nodes), tokens)
+    assert len(tree) <= nodes
+    matched = [n for n in range(shortest, len(tokens)) if occurrences(tokens, tokens[-n:]) > 1]
+    assert bool(len(tree)) == bool(matched)
+    if matched:
+        assert any(all(occurrences(tokens, (*tokens[-n:], *path)) for path in paths(tree)) for n in matched)
+
+
+def test_suffix_prefers_the_frequent_and_trusts_long_matches() -> None:
+    often = [1, 2, 5, 1, 2, 5, 1, 2, 6, 7, 1, 2]
+    assert proposal(Suffix(nodes=3), often).tokens[0] == 5
+    assert {5, 6} <= set(proposal(Suffix(nodes=16), often).tokens)
+    assert len(proposal(Suffix(factor=1.0), [*range(8), *range(3)])) == 3
+    assert len(proposal(Suffix(factor=1.0), [*range(8), *range(1)])) == 1
+
+
+def test_suffix_reads_anew_when_text_is_taken_back() -> None:
+    session = ToyModel(vocab=8).session([1, 2, 3, 1, 2, 3])
+    draft = Suffix()
+    draft.begin(session, Laws())
+    session.rewind(5)
+    assert draft.propose(session, ROOMY, Seeded(0)).tokens[0] == 3
+
+
+# ---- aded --------------------------------------------------------------------------------------------------------------
+
+TABLE = {(0, 1): {2: 0.6, 3: 0.4}, (1, 2): {3: 0.9, 0: 0.1}, (1, 3): {0: 1.0}, (2, 3): {1: 1.0}, (3, 0): {1: 1.0}}
+
+
+def searched(table: dict[tuple[int, ...], dict[int, float]], **options: Any) -> TokenTree:
+    draft = Aded(**options)
+    draft._matrix = dict(table)
+    return draft.propose(ToyModel(vocab=4).session([0, 1]), ROOMY, Seeded(0))
+
+
+def test_aded_first_walks_the_likeliest_chain() -> None:
+    assert searched(TABLE, simulations=1, depth=3).tokens == [2, 3, 1]
+    assert searched(TABLE, simulations=1, depth=2).tokens == [2, 3]
+
+
+def test_aded_explores_more_when_told_to() -> None:
+    table = {(0, 1): {c: 0.5**c for c in range(2, 8)}}
+    firsts = [len(searched(table, simulations=12, c1=c1).tokens) for c1 in (0.0, 0.5, 1.25, 3.0, 9.0)]
+    assert firsts == sorted(firsts)
+    assert firsts[0] < firsts[-1]
+
+
+def test_aded_scores_as_the_formula_says() -> None:
+    edge, a, b = Edge(0, 1.0), Edge(1, 0.75), Edge(2, 0.25)
+    assert edge.choose([a, b], 1.25, 19652.0) is a
+    edge.n, a.n, a.total = 4, 4, 0.4  # a: 0.1 + 0.75 * 2 / 5 * 1.25 = 0.475; b: 0.25 * 2 * 1.25 = 0.625
+    assert edge.choose([a, b], 1.25, 19652.0) is b
+    a.total = 1.2  # a: 0.675
+    assert edge.choose([a, b], 1.25, 19652.0) is a
+
+
+def test_aded_matrix_counts_prunes_backs_off_and_forgets() -> None:
+    draft = Aded(k=2, contexts=4, rate=0.5)
+    draft._learn((1, 2), {3: 1.0}, 0.5)
+    before = 0.0
+    for _ in range(5):
+        draft._learn((1, 2), {4: 1.0}, 0.5)
+        chance = {edge.token: edge.chance for edge in draft._after((1, 2))}[4]
+        assert chance > before
+        before = chance
+    draft._learn((1, 2), {5: 1.0}, 0.5)
+    assert [edge.token for edge in draft._after((1, 2))] == [5, 4]
+    assert sum(edge.chance for edge in draft._after((1, 2))) == pytest.approx(1.0)
+    assert [edge.token for edge in draft._after((7, 2))] == [5, 4]  # the pair is new: after 2 alone
+    assert draft._after((7, 7)) == []
+    draft._learn((1, 3), {0: 1.0}, 0.5)
+    draft._learn((1, 4), {0: 1.0}, 0.5)
+    assert len(draft._matrix) == 4
+    assert (1, 2) not in draft._matrix
+
+
+def test_aded_learns_a_cycle_and_keeps_it() -> None:
+    """Empty at first, it drafts full depth once the states were visited; a second request starts warm."""
+    draft = Aded(depth=4)
+    cold = [len(step.tokens) for step in steps(draft, cycle(7, 8), [0], 60, 8)]
+    warm = [len(step.tokens) for step in steps(draft, cycle(7, 8), [0], 60, 8)]
+    assert cold[0] == 1
+    assert set(cold[-5:-1]) == {5}
+    assert set(warm[:-1]) == {5}
+
+
+def test_aded_trusts_refused_rows_less() -> None:
+    """Row 1 stands behind a refused node: its law moves the matrix by a quarter."""
+    toy = ToyModel(vocab=4)
+    session = toy.session([0, 1])
+    draft = Aded(rate=0.4)
+    draft._matrix = {(0, 1): {3: 1.0}, (1, 3): {3: 1.0}}
+    tree = draft.propose(session, Budget(1, 1), Seeded(0))
+    rows = session.forward(tree)
+    rows.logits = torch.tensor([[9.0, 0.0, 0.0, 0.0]] * 2)
+    draft.observe(session, Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
+    assert draft._matrix[0, 1][3] == pytest.approx(0.6, abs=1e-3)
+    assert draft._matrix[1, 3][3] == pytest.approx(0.9, abs=1e-3)
+
+
+# ---- mix ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Says(Drafter):
+    """Proposes fixed paths, and books what it is asked and told."""
+
+    said: tuple[tuple[int, ...], ...] = ()
+    needs = frozenset({Cap.EMBEDS})
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self.asked: list[Budget] = []
+        self.seen: list[Step] = []
+
+    def propose(self, session: Session, budget: Budget, rng: Any) -> TokenTree:
+        self.asked.append(budget)
+        return TokenTree.trie([path[: budget.depth] for path in self.said], budget.nodes)
+
+    def observe(self, session: Session, step: Step, rng: Any) -> None:
+        self.seen.append(step)
+
+
+PATHS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple), max_size=4).map(tuple)
+
+
+@given(PATHS, PATHS, PATHS)
+def test_a_mix_is_the_union_of_its_parts(a: Any, b: Any, c: Any) -> None:
+    """paths(T) = union of the parts' paths, each once; the order changes nothing but the order; with itself, itself."""
+    alone = [paths(proposal(Says(one), [0])) for one in (a, b, c)]
+    tree = proposal(Mix((Says(a), Says(b), Says(c)), nodes=99), [0])
+    assert paths(tree) == set().union(*alone)
+    assert len(tree) == len(paths(tree))
+    assert not any(tree.ghost)
+    assert paths(proposal(Mix((Mix((Says(c), Says(a)), nodes=99), Says(b)), nodes=99), [0])) == paths(tree)
+    twice, one = proposal(Mix((Says(a), Says(a)), nodes=99), [0]), proposal(Says(a), [0])
+    assert (twice.tokens, twice.parents) == (one.tokens, one.parents)
+
+
+@given(st.lists(PATHS, min_size=1, max_size=4), st.integers(0, 9), st.integers(1, 9), st.data())
+def test_a_mix_keeps_the_budget(said: list[Any], budget: int, nodes: int, data: Any) -> None:
+    """The whole tree's; and the first part gets its share whatever the others want."""
+    share = data.draw(st.lists(st.floats(0.1, 9.0), min_size=len(said), max_size=len(said)))
+    mix = Mix(tuple(map(Says, said)), nodes=nodes, share=tuple(share))
+    tree = proposal(mix, [0], Budget(budget, 2))
+    assert len(tree) <= min(budget, nodes)
+    assert max(tree.depths, default=0) <= 2
+    allowed = [part.asked[0].nodes for part in mix._running]  # type: ignore[attr-defined]
+    assert allowed[0] == math.ceil(min(budget, nodes) * (share[0] / sum(share)))
+    assert len(tree) <= sum(allowed)
+
+
+def test_a_mix_divides_by_share_and_passes_on_what_is_left() -> None:
+    long, short = tuple((i,) for i in range(20)), ((50,),)
+    asked = []
+    for said, share in (((long, long), (3.0, 1.0)), ((short, long), (3.0, 1.0)), ((long, long), ())):
+        mix = Mix(tuple(map(Says, said)), nodes=12, share=share)
+        proposal(mix, [0])
+        asked.append([part.asked[0].nodes for part in mix._running])  # type: ignore[attr-defined]
+    assert asked == [[9, 3], [9, 11], [6, 6]]
+
+
+def test_a_mix_reaches_as_far_as_the_best_of_its_parts() -> None:
+    """On one greedy text, step by step: exactly."""
+    text = [token for step in steps(NGram(min=1), table(6, 3, sharpness=4.0), [0, 1], 50, 6) for token in step.tokens]
+    parts = (NGram(min=1, length=3), Recycling(), CopySpec(gamma=1, copy=3))
+    better = 0
+    for at in range(3, len(text) - 6):
+        reach = []
+        for draft in (*parts, Mix(parts, nodes=60)):
+            tree = proposal(copy.deepcopy(draft), text[:at])
+            depths = [
+                tree.depths[n] for n in range(len(tree)) if tree.words(n) == tuple(text[at : at + tree.depths[n]])
+            ]
+            reach.append(max(depths, default=0))
+        assert reach[-1] == max(reach[:-1])
+        better += len(set(reach[:-1])) > 1
+    assert better
+
+
+def test_the_parts_of_a_mix_are_told_checked_and_kept_apart() -> None:
+    mix = Mix((Says(((1,),)), Recycling()))
+    session = ToyModel().session([0, 1])
+    first, second = copy.copy(mix), copy.copy(mix)  # two rows of a batch
+    first.begin(session, Laws())
+    second.begin(session, Laws())
+    assert first._running[0] is not second._running[0]
+    assert first._running[1]._after is second._running[1]._after  # type: ignore[attr-defined]
+    tree = first.propose(session, ROOMY, Seeded(0))
+    rows = session.forward(tree)
+    first.observe(session, step := Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
+    assert first._running[0].seen == [step]  # type: ignore[attr-defined]
+    assert second._running[0].seen == []  # type: ignore[attr-defined]
+    with pytest.raises(PartsClash, match="Says needs a model with free embeddings"):
+        build(recipe(mix), ToyModel())
+
+
+def test_a_mix_of_drawn_drafts_is_for_greedy_decoding() -> None:
+    """There any guess is as good as another; where tokens are sampled, merging drawn nodes would not be exact."""
+    toy = ToyModel()
+    for spec in ("mix(model:length=2,width=2,ngram:min=1)", "mix(mix(jacobi,model:length=1),recycling)"):
+        greedy = build(Recipe.of(spec), toy)
+        assert variation(wanted(toy, greedy), produced(toy, greedy, Count())) < 1e-9
+        with pytest.raises(PartsClash, match="'model' draws siblings distinct, which draft part 'mix' cannot"):
+            build(Recipe.of(spec, guide="temperature:0.9"), toy)
+
+
+def test_jacobi_reads_its_own_rows_in_a_mix() -> None:
+    """Beside other drafts it makes the guesses that it makes alone."""
+    draft, other = Jacobi(3), Jacobi(3)
+    session = ToyModel().session([0, 1, 2])
+    for one in (draft, other):
+        one.begin(session, Laws())
+    for _ in range(6):
+        chain = draft.propose(session, ROOMY, Seeded(0))
+        assert chain.tokens == other.propose(session, ROOMY, Seeded(0)).tokens
+        both = TokenTree.trie([[(chain.tokens[0] + 1) % 3, 0], chain.tokens], 9)
+        for one, tree in ((draft, chain), (other, both)):
+            rows = session.forward(tree)
+            step = Step(tree, rows, None, Verdict(()), [int(rows.logits[0].argmax())])  # type: ignore[arg-type]
+            one.observe(session, step, Seeded(0))
+        session.commit(step.tokens)
+
+
+# ---- parameters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("copyspec:gamma=0", "gamma >= 1"),
+        ("copyspec:pick=last", "first or latest"),
+        ("suffix:min=0", "min >= 1"),
+        ("suffix:factor=0", "factor > 0"),
+        ("aded:depth=0", "depth"),
+        ("aded:rate=0", "0 < rate <= 1"),
+        ("aded:c2=-1", "c2 > 0"),
+    ],
+)
+def test_bad_parameters_are_named(spec: str, message: str) -> None:
+    with pytest.raises(DecoderyError, match=message):
+        part("draft", spec)
