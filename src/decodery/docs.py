@@ -97,6 +97,8 @@ def composition() -> str:
         lines += [f"## verify = {verify}", "", "| guide | " + " | ".join(o["draft"] for o in outcomes) + " |"]
         lines.append("|---" * (len(outcomes) + 1) + "|")
         for guide in guides:
+            if not any((o["draft"], f"{verify} | {guide}") in cells for o in outcomes):
+                continue
             marks = [_mark(cells[o["draft"], f"{verify} | {guide}"]) for o in outcomes]
             lines.append(f"| {guide} | " + " | ".join(marks) + " |")
         lines.append("")

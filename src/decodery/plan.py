@@ -56,7 +56,8 @@ class Auto(Plan):
 
     ``cost``: tokens in a forward -> seconds, for a few sizes; refreshed from real steps. Acceptance is kept for each place:
     depth and rank among siblings. Cutting by place never looks at drawn tokens, so it leaves every law exact; a sibling
-    goes only with all drawn after it.
+    goes only with all drawn after it. An adaptive tree's places do depend on drawn tokens, so it is forwarded whole, and
+    what such trees brought so far decides whether the drafter is asked again.
     """
 
     cost: Mapping[int, float]
@@ -64,6 +65,9 @@ class Auto(Plan):
     _seen: dict[tuple[int, int], float] = field(default_factory=dict)
     _times: Counter[tuple[int, int]] = field(default_factory=Counter)
     _drafting: float = 0.0
+    _gain: float = 0.0
+    _size: float = 0.0
+    _weighed: int = 0
     _proposed: TokenTree = field(default_factory=TokenTree)
     _asked: bool = False
     _pause: int = 0
@@ -79,6 +83,8 @@ class Auto(Plan):
 
     def cut(self, tree: TokenTree) -> TokenTree:
         self._proposed = tree
+        if tree.adaptive:
+            return tree
         promise = self.promises(tree)
         order = sorted(range(len(tree)), key=lambda node: -promise[node])
         gains = list(accumulate((promise[node] for node in order), initial=1.0))
@@ -100,6 +106,8 @@ class Auto(Plan):
             known = dict(self.cost)
             known[n] += RATE * (min(step.seconds["forward"], 4 * known[n]) - known[n])
             self.cost = known
+        if self._asked and step.tree.adaptive:
+            self._weigh(len(step.tokens), n)
         node = ROOT
         for token in step.tokens:
             children = self._proposed.children(node)
@@ -110,6 +118,17 @@ class Auto(Plan):
                 weight = max(RATE, 1 / (1 + self._times[place]))
                 self._seen[place] = self._chance(place) + weight * (hit - self._chance(place))
             node = next((child for child in children if self._proposed.tokens[child] == token), len(self._proposed))
+
+    def _weigh(self, tokens: int, n: int) -> None:
+        """Book what an adaptive tree brought, and pause where such trees lose on average."""
+        self._weighed += 1
+        weight = max(RATE, 1 / self._weighed)
+        self._gain += weight * (tokens - self._gain)
+        self._size += weight * (n - self._size)
+        if self._weighed < 1 / RATE or self._gain / (self.seconds(round(self._size)) + self._drafting) > 1 / self.seconds(1):
+            self._rest = 1
+        else:
+            self._pause, self._rest = self._rest, min(2 * self._rest, LONGEST_PAUSE)
 
     def promises(self, tree: TokenTree) -> list[float]:
         """The chance of each node to be accepted; none is above its parent's, nor above that of the sibling before."""

@@ -38,7 +38,8 @@ class RsdS(Grown):
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tree = self.empty(Scheme.DISTINCT)
         beams = {ROOT: (0.0, 1.0)}  # node -> when it arrived, and its probability
-        for _ in range(min(self.length, budget.depth)):
+        depth = min(self.length, budget.depth)
+        for level in range(depth):
             if not beams or len(tree) >= budget.nodes:
                 break
             laws = self.after(session, tree, list(beams))
@@ -49,9 +50,10 @@ class RsdS(Grown):
                 _, node, time, mass, q = heapq.heappop(race)
                 child, chance, rest = self.draw(tree, node, q, rng)
                 beams[child] = time, mass * chance
-                if rest is not None:
+                if rest is not None and len(beams) < self.width:
                     mass = max(mass * (1 - chance), 1e-300)
-                    time -= 0.0 if self._laws.greedy else math.log(rng.noise()) / mass
+                    if not self._laws.greedy and (race or level + 1 < depth):  # else nothing compares times any more
+                        time -= math.log(rng.noise()) / mass
                     heapq.heappush(race, self._runner(node, time, mass, rest))
         return tree
 
