@@ -125,7 +125,9 @@ class Auto(Plan):
         weight = max(RATE, 1 / self._weighed)
         self._gain += weight * (tokens - self._gain)
         self._size += weight * (n - self._size)
-        if self._weighed < 1 / RATE or self._gain / (self.seconds(round(self._size)) + self._drafting) > 1 / self.seconds(1):
+        if self._weighed < 1 / RATE or self._gain / (
+            self.seconds(round(self._size)) + self._drafting
+        ) > 1 / self.seconds(1):
             self._rest = 1
         else:
             self._pause, self._rest = self._rest, min(2 * self._rest, LONGEST_PAUSE)
