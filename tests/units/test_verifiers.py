@@ -276,7 +276,7 @@ def test_table_block_accepts_at_least_as_much_as_token_by_token() -> None:
     gains = []
     for length in (1, 2, 3):
         draft = f"model:path=toy,length={length}"
-        token, block = (mean_accepted(draft, name, seeds) for name in ("residual", "block"))
+        token, block = (mean_accepted(draft, name, SEEDS) for name in ("residual", "block"))
         assert all(b >= t - 1e-9 for t, b in zip(token, block, strict=True))
         gains.append(sum(block) / sum(token))
         print(f"chain {length}: token {sum(token) / len(token):.4f}  block {sum(block) / len(block):.4f}")
@@ -319,7 +319,7 @@ def test_table_without_replacement_beats_independent_drafts() -> None:
             print(f"{nodes} nodes  {iid:32} {name:12} {sum(accepted) / len(accepted):.4f}")
         for draft in distinct:
             for name in ("residual", "block"):
-                accepted = mean_accepted(draft, name, SEEDS)
+                accepted = mean_accepted(draft, name, seeds)
                 print(f"{nodes} nodes  {draft:32} {name:12} {sum(accepted) / len(accepted):.4f}")
                 assert sum(accepted) > sum(base["multi-round"]) + 0.05
                 assert sum(accepted) > sum(base["spectr"])

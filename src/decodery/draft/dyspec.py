@@ -35,12 +35,13 @@ class DySpec(Grown):
             )
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
-        tree = self.empty(Scheme.DISTINCT)
+        tree, greedy = self.empty(Scheme.DISTINCT), self._laws.greedy
         law: dict[int, Tensor | None] = {}  # node -> the law of its next child
-        heap = [(-1.0, ROOT)]  # the chance that a node is reached and all its children so far refused
+        # The chance that a node is reached and all its children so far refused; before it, what orders the nodes.
+        heap = [(-1.0, ROOT, 1.0)]
         while heap and len(tree) < min(self.nodes, budget.nodes):
-            value, node = heapq.heappop(heap)
-            if -value < self.least:
+            key, node, value = heapq.heappop(heap)
+            if -key < self.least:
                 break
             if (0 if node == ROOT else tree.depths[node]) >= min(self.length, budget.depth):
                 continue
@@ -49,7 +50,11 @@ class DySpec(Grown):
                 law.update(zip(fresh, self.after(session, tree, fresh), strict=True))
             if (q := law[node]) is None:
                 continue
+            # What is certain to be drawn counts before it is drawn; what is random must not.
+            if greedy and (known := -value * float(q.max())) > key:
+                heapq.heappush(heap, (known, node, value))
+                continue
             child, chance, law[node] = self.draw(tree, node, q, rng)
-            heapq.heappush(heap, (value * (1 - chance), node))
-            heapq.heappush(heap, (value * chance, child))
+            for follower, estimate in ((node, value * (1 - chance)), (child, value * chance)):
+                heapq.heappush(heap, (-estimate, follower, estimate))
         return tree
