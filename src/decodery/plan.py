@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from decodery.errors import DecoderyError
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Step
+from decodery.words import Budget, Scheme, Step
 
 RATE = 0.1
 """Weight of a new observation in the running averages; the first ones weigh more."""
@@ -56,8 +56,8 @@ class Auto(Plan):
 
     ``cost``: tokens in a forward -> seconds, for a few sizes; refreshed from real steps. Acceptance is kept for each place:
     depth and rank among siblings. Cutting by place never looks at drawn tokens, so it leaves every law exact; a sibling
-    goes only with all drawn after it. An adaptive tree's places do depend on drawn tokens, so it is forwarded whole, and
-    what such trees brought so far decides whether the drafter is asked again.
+    goes only with all drawn after it. Where the places themselves depended on draws (a drawn tree that is not settled) the
+    tree is forwarded whole, and what such trees brought so far decides whether the drafter is asked again.
     """
 
     cost: Mapping[int, float]
@@ -83,7 +83,7 @@ class Auto(Plan):
 
     def cut(self, tree: TokenTree) -> TokenTree:
         self._proposed = tree
-        if tree.adaptive:
+        if not _may_cut(tree):
             return tree
         promise = self.promises(tree)
         order = sorted(range(len(tree)), key=lambda node: -promise[node])
@@ -106,7 +106,7 @@ class Auto(Plan):
             known = dict(self.cost)
             known[n] += RATE * (min(step.seconds["forward"], 4 * known[n]) - known[n])
             self.cost = known
-        if self._asked and step.tree.adaptive:
+        if self._asked and not _may_cut(step.tree):
             self._weigh(len(step.tokens), n)
         node = ROOT
         for token in step.tokens:
@@ -120,7 +120,7 @@ class Auto(Plan):
             node = next((child for child in children if self._proposed.tokens[child] == token), len(self._proposed))
 
     def _weigh(self, tokens: int, n: int) -> None:
-        """Book what an adaptive tree brought, and pause where such trees lose on average."""
+        """Book what a tree brought that is forwarded whole, and pause where such trees lose on average."""
         self._weighed += 1
         weight = max(RATE, 1 / self._weighed)
         self._gain += weight * (tokens - self._gain)
@@ -158,6 +158,11 @@ class Auto(Plan):
     def _chance(self, place: tuple[int, int]) -> float:
         """Seen, or a guess for places never reached: less for each later sibling."""
         return self._seen.get(place, 0.4 / (1 + place[1]))
+
+
+def _may_cut(tree: TokenTree) -> bool:
+    """Whether the shape of a tree says nothing about drawn tokens."""
+    return tree.settled or tree.scheme is Scheme.CERTAIN
 
 
 def plan_of(spec: str, cost: Mapping[int, float] | None = None) -> Plan:

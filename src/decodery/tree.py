@@ -21,8 +21,8 @@ class TokenTree:
         ghost: nodes that are not forwarded but still refused by the verifier. Deleting a *drawn* node instead would bias
             the output; certain nodes may simply be left out.
         scheme: how siblings were chosen.
-        adaptive: where nodes were added depended on what was drawn before. To cut such a tree by its shape would be to
-            look at drawn tokens.
+        settled: where its nodes stand did not depend on what was drawn, so a plan may cut it by its shape. To cut another
+            drawn tree so would be to look at drawn tokens.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -30,7 +30,7 @@ class TokenTree:
     q: list[Tensor | None] = field(default_factory=list)
     ghost: list[bool] = field(default_factory=list)
     scheme: Scheme = Scheme.CERTAIN
-    adaptive: bool = False
+    settled: bool = False
     depths: list[int] = field(default_factory=list)
     """1 for the first level."""
     _below: dict[int, list[int]] = field(default_factory=dict, repr=False, compare=False)
@@ -106,7 +106,7 @@ class TokenTree:
         chosen = sorted(nodes)
         if len(chosen) == len(self):
             return self
-        tree, place = TokenTree(scheme=self.scheme, adaptive=self.adaptive), {ROOT: ROOT}
+        tree, place = TokenTree(scheme=self.scheme, settled=self.settled), {ROOT: ROOT}
         for node in chosen:
             place[node] = tree.add(self.tokens[node], place[self.parents[node]], self.q[node])
             tree.ghost[place[node]] = self.ghost[node]

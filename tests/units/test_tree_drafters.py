@@ -139,7 +139,6 @@ def test_under_a_greedy_law_rsd_s_is_beam_search_and_dyspec_takes_the_likeliest_
     every = [path for n in range(1, 8) for path in itertools.product(range(4), repeat=n)]
     assert {tree.words(i) for i in range(len(tree))} == set(sorted(every, key=chance)[-7:])
     assert tree.scheme is Scheme.CERTAIN
-    assert not tree.adaptive
 
 
 def test_dyspec_grows_a_chain_when_sure_and_a_bush_when_not() -> None:
@@ -262,20 +261,20 @@ def planned(draft: Any, plan: Plan, guides: Any = WARM) -> float:
     return variation(wanted(toy, built), enumerate_law(once))
 
 
-def test_cutting_an_adaptive_tree_by_its_shape_would_be_wrong() -> None:
+def test_cutting_a_tree_by_what_was_drawn_would_be_wrong() -> None:
     """Where a node stands tells what was drawn: so the planner forwards such trees whole, and that is exact."""
     draft = part("draft", "dyspec:path=toy,nodes=2")
     assert planned(draft, Auto(COST)) < 1e-9
 
     class Blind(Auto):
         def cut(self, tree: TokenTree) -> TokenTree:
-            tree.adaptive = False
+            tree.settled = True
             return super().cut(tree)
 
     assert planned(draft, Blind(COST)) > 1e-3
 
 
-def test_a_planner_pauses_adaptive_drafts_that_lose() -> None:
+def test_a_planner_pauses_drafts_that_lose() -> None:
     for cost, fate in (({1: 1.0, 2: 9.0, 64: 99.0}, "paused"), ({1: 1.0, 2: 1.0, 64: 1.0}, "drafting")):
         toy = Told(vocab=4, seed=3, draft=ToyModel(4, seed=13).lm)
         plan = Auto(cost)
@@ -290,7 +289,7 @@ def test_a_planner_pauses_adaptive_drafts_that_lose() -> None:
 
 
 def test_a_law_with_few_tokens_left_shapes_the_tree_and_stays_exact() -> None:
-    """Under top-p a node may have fewer children than its width, which depends on the node: adaptive for a reason."""
+    """Under top-p a node may have fewer children than its width, which depends on the node: so the tree is not settled."""
     draft = part("draft", "rsd-c:path=toy,widths=[1,2]")
     assert planned(draft, Auto(COST), (TopP(0.8),)) < 1e-9
 

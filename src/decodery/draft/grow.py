@@ -48,10 +48,9 @@ class Grown(Drafter):
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         self._session.follow(session)
 
-    def empty(self, scheme: Scheme, adaptive: bool = True) -> TokenTree:
+    def empty(self, scheme: Scheme, settled: bool = False) -> TokenTree:
         """A tree to grow."""
-        certain = self._laws.greedy
-        return TokenTree(scheme=Scheme.CERTAIN if certain else scheme, adaptive=adaptive and not certain)
+        return TokenTree(scheme=Scheme.CERTAIN if self._laws.greedy else scheme, settled=settled)
 
     def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> list[Tensor | None]:
         """The draft law ``[V]`` after each node, in one pass; of nodes that no pass has seen yet, or the root alone."""
@@ -72,11 +71,9 @@ class Grown(Drafter):
         mass = float(rest.sum())
         return child, float(q[token]), rest / mass if mass > 0 else None
 
-    def levels(
-        self, session: Session, budget: Budget, rng: Chooser, widths: Sequence[int], adaptive: bool
-    ) -> TokenTree:
+    def levels(self, session: Session, budget: Budget, rng: Chooser, widths: Sequence[int], settled: bool) -> TokenTree:
         """As many distinct children for each node of a level as its width says."""
-        tree, level = self.empty(Scheme.DISTINCT, adaptive), [ROOT]
+        tree, level = self.empty(Scheme.DISTINCT, settled), [ROOT]
         for width in widths[: budget.depth]:
             if not level or len(tree) >= budget.nodes:
                 break

@@ -34,4 +34,4 @@ class ModelDraft(Grown):
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         widths = [self.width, *[1] * (self.length - 1)]
         # The first level's law is the same whatever is drawn, and below there is one child each: a shape known before.
-        return self.levels(session, budget, rng, widths, adaptive=False)
+        return self.levels(session, budget, rng, widths, settled=True)

@@ -31,5 +31,5 @@ class RsdC(Grown):
             raise ValueError(f"rsd-c needs widths such as [2,2,1], each at least 1, not {list(self.widths)}")
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
-        # Adaptive, because a node whose law holds fewer tokens than its width has fewer children.
-        return self.levels(session, budget, rng, self.widths, adaptive=True)
+        # Not settled, because a node whose law holds fewer tokens than its width has fewer children.
+        return self.levels(session, budget, rng, self.widths, settled=False)

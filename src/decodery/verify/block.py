@@ -43,7 +43,7 @@ class Block(Verifier):
                 ratio = float(law[tree.tokens[child]]) / (1.0 if q is None else float(q[tree.tokens[child]]))
                 weight[child] = 0.0 if tree.ghost[child] else min(1.0, weight[node] * ratio)
                 node = child
-            elif rng.flip(weight[node]):  # at the root for certain
+            elif weight[node] > 0 and rng.flip(weight[node]):  # at the root for certain
                 return Verdict(tuple(tree.path(node)), () if law is None else (rng.pick(law),))
             else:
                 child, node = node, tree.parents[node]

@@ -34,7 +34,8 @@ class SpecTr(Verifier):
             left, q, k = left.double(), children[0].q.to(left).double(), len(children)
             rho = least_rho(left, q, k)
             for child in children:
-                if rng.flip(float(left[child.token] / (rho * q[child.token]))):
+                chance = float(left[child.token] / (rho * q[child.token]))
+                if chance > 0 and rng.flip(chance):
                     return twin(children, child.token)
             taken = torch.minimum(q, left / rho)
             beta = float(taken.sum())
