@@ -15,7 +15,7 @@ from decodery.words import Chooser, Rows, Scheme, Tensor, Verdict, Verifier
 
 @dataclass
 class SpecTr(Verifier):
-    """Accepts one of k i.i.d. siblings with chance p / (rho q) each, rho the least number that leaves a residual.
+    """Accepts one of k independent siblings with chance p / (rho q) each, rho the least number that leaves a residual.
 
     Accepts at least 1 - 1/e of what the best transport could and for k > 1 often more than ``multi-round``.
     With one sibling it is speculative sampling.
