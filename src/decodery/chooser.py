@@ -33,6 +33,9 @@ class Seeded:
     def flip(self, a: float) -> bool:
         return bool(self._random.random() < a)
 
+    def noise(self) -> float:
+        return float(np.clip(self._random.random(), 1e-16, 1 - 1e-16))
+
 
 @dataclass
 class Scripted:
@@ -58,6 +61,10 @@ class Scripted:
 
     def flip(self, a: float) -> bool:
         return bool(self._choose([1.0 - min(a, 1.0), min(a, 1.0)]))
+
+    def noise(self) -> float:
+        """One of two values: what is exact for any noise is exact for these, and enumerable."""
+        return (0.2, 0.8)[self._choose([0.5, 0.5])]
 
 
 def enumerate_law(run: Callable[[Chooser], R]) -> dict[R, float]:

@@ -111,6 +111,9 @@ class _NoChoice:
     def flip(self, a: float) -> bool:
         raise AssertionError("a greedy law was drawn from")
 
+    def noise(self) -> float:
+        raise AssertionError("a greedy law was drawn from")
+
 
 def _warm(model: Model, cached: int) -> Session:
     cached = min(cached, model.context // 4)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from decodery.errors import DecoderyError
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Step
+from decodery.words import Budget, Scheme, Step
 
 KEEP = 0.97
 """What is kept of a place's earlier observations at each new one: about the last 30 count."""
@@ -75,7 +75,7 @@ class Place(NamedTuple):
     def wider(self) -> Iterator[tuple[int, ...]]:
         """The groups it belongs to, the widest first."""
         yield self.depth, self.rank
-        yield self.depth, self.rank, self.streak
+        yield self.depth, self.rank, self.kind
         yield self
 
 
@@ -135,14 +135,19 @@ class Auto(Plan):
 
     Every proposal is judged by what was committed after it, forwarded or not, so a drafter that was cut to nothing is heard
     again as soon as its guesses come true. One whose proposals cost time is asked ever more rarely while they do not pay.
-    Cutting by place never looks at drawn tokens, so it leaves every law exact; a sibling goes only with all drawn after it.
-    ``costs`` and ``rates`` may be shared between requests.
+    Cutting by place never looks at drawn tokens, so it leaves every law exact; a drawn sibling goes only with those after it.
+    Where the places themselves depended on draws (a drawn tree that is not settled) the tree is forwarded whole, and what
+    such trees brought so far decides whether the drafter is asked again. ``costs`` and ``rates`` may be shared between
+    requests.
     """
 
     costs: Costs
     rates: Rates = field(default_factory=Rates)
     most: int = 64
     _drafting: float = 0.0
+    _gain: float = 0.0
+    _size: float = 0.0
+    _weighed: int = 0
     _proposed: TokenTree = field(default_factory=TokenTree)
     _streak: int = 0
     _asked: bool = False
@@ -156,6 +161,8 @@ class Auto(Plan):
 
     def cut(self, tree: TokenTree) -> TokenTree:
         self._proposed = tree
+        if not _may_cut(tree):
+            return tree
         promise = self.promises(tree)
         order = sorted(range(len(tree)), key=lambda node: -promise[node])
         gains = list(accumulate((promise[node] for node in order), initial=1.0))
@@ -177,6 +184,8 @@ class Auto(Plan):
         n = len(step.tree.live()) + 1
         if "forward" in step.seconds and len(step.rows) == n:
             self.costs.correct(n, step.seconds["forward"])
+        if self._asked and not _may_cut(step.tree):
+            self._weigh(len(step.tokens), n)
         node, guessed = ROOT, True
         for token in step.tokens:
             children = self._proposed.children(node)
@@ -186,8 +195,23 @@ class Auto(Plan):
             guessed &= node < len(self._proposed)
         self._streak = min(self._streak + 1, LONGEST_STREAK) if guessed else 0
 
+    def _weigh(self, tokens: int, n: int) -> None:
+        """Book what a tree brought that is forwarded whole, and pause where such trees lose on average."""
+        self._weighed += 1
+        weight = max(DRIFT, 1 / self._weighed)
+        self._gain += weight * (tokens - self._gain)
+        self._size += weight * (n - self._size)
+        rate = self._gain / (self.costs(round(self._size)) + self._drafting)
+        if self._weighed < 1 / DRIFT or rate > 1 / self.costs(1):
+            self._rest = 1
+        else:
+            self._pause, self._rest = self._rest, min(2 * self._rest, LONGEST_PAUSE)
+
     def promises(self, tree: TokenTree) -> list[float]:
-        """The chance of each node to be accepted; none is above its parent's, nor above that of the sibling before."""
+        """The chance of each node to be accepted; none is above its parent's.
+
+        Nor is a drawn one above that of the sibling before, which must not be left out where it stays.
+        """
         promise: list[float] = []
         rank: dict[int, int] = defaultdict(int)
         before: dict[int, float] = {}
@@ -195,7 +219,7 @@ class Auto(Plan):
             above = 1.0 if parent == ROOT else promise[parent]
             self._proposed = tree
             chance = above * self.rates.chance(self._place(node, rank[parent]))
-            promise.append(min(chance, before.get(parent, 1.0)))
+            promise.append(chance if tree.scheme is Scheme.CERTAIN else min(chance, before.get(parent, 1.0)))
             before[parent] = promise[node]
             rank[parent] += 1
         return promise
@@ -203,6 +227,11 @@ class Auto(Plan):
     def _place(self, node: int, rank: int) -> Place:
         tree = self._proposed
         return Place(min(tree.depths[node], DEEP), rank, self._streak, tree.kinds[node])
+
+
+def _may_cut(tree: TokenTree) -> bool:
+    """Whether the shape of a tree says nothing about drawn tokens."""
+    return tree.settled or tree.scheme is Scheme.CERTAIN
 
 
 def plan_of(spec: str) -> Plan | None:

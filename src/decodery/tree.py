@@ -24,6 +24,8 @@ class TokenTree:
         scheme: how siblings were chosen.
         kinds: the drafter's hint which guesses are alike (the length of a match, say), so that a planner can tell the
             likely from the unlikely. Of drawn nodes it must not depend on the tokens drawn.
+        settled: where its nodes stand did not depend on what was drawn, so a plan may cut it by its shape. To cut another
+            drawn tree so would be to look at drawn tokens.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -31,6 +33,7 @@ class TokenTree:
     q: list[Tensor | None] = field(default_factory=list)
     ghost: list[bool] = field(default_factory=list)
     scheme: Scheme = Scheme.CERTAIN
+    settled: bool = False
     depths: list[int] = field(default_factory=list)
     """1 for the first level."""
     kinds: list[int] = field(default_factory=list, compare=False)
@@ -104,11 +107,11 @@ class TokenTree:
                 self.ghost[i] = True
 
     def only(self, nodes: Iterable[int]) -> TokenTree:
-        """These nodes; each one's parent and earlier siblings must be among them."""
+        """These nodes; each one's parent, and where siblings were drawn the earlier ones, must be among them."""
         chosen = sorted(nodes)
         if len(chosen) == len(self):
             return self
-        tree, place = TokenTree(scheme=self.scheme), {ROOT: ROOT}
+        tree, place = TokenTree(scheme=self.scheme, settled=self.settled), {ROOT: ROOT}
         for node in chosen:
             place[node] = tree.add(self.tokens[node], place[self.parents[node]], self.q[node], kind=self.kinds[node])
             tree.ghost[place[node]] = self.ghost[node]

@@ -158,6 +158,9 @@ class Chooser(Protocol):
     def flip(self, a: float) -> bool:
         """True with probability ``min(a, 1)``."""
 
+    def noise(self) -> float:
+        """A number in (0, 1). It may shape a tree, never choose a token: a law must be exact whatever it is."""
+
 
 class Model(Protocol):
     """What a part may ask of the loaded model when it is bound to it."""

@@ -20,7 +20,7 @@ from decodery.model.toy import ToyModel
 from decodery.recipe import Recipe
 from decodery.registry import ROLES, find
 from decodery.stop import Stop
-from decodery.words import Chooser, Part, Rows
+from decodery.words import Chooser, Part, Rows, Scheme
 
 PROMPT = (0, 1, 0)
 LENGTH = 2
@@ -88,7 +88,9 @@ def produced(
         for i in range(batch):
             session = Session(arena, (*prompt, *([2] * i)))
             session.accompany({name: c for guide in built.laws.guides for name, c in guide.companions().items()})
-            stop = Stop(eos=model.eos, max_new_tokens=length + 4)
+            # Branches of drawn drafts multiply, so these end sooner; the first step still goes a level past the end.
+            slack = 4 if built.draft.emits == {Scheme.CERTAIN} else 1
+            stop = Stop(eos=model.eos, max_new_tokens=length + slack)
             parts = (copy.deepcopy(built.draft), built.verify, built.laws, built.constrain)
             programs.append(speculate(session, *parts, rng if i == 0 else Seeded(i), stop, built.want))
             sessions.append(session)

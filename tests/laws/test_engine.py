@@ -26,6 +26,18 @@ DRAFTS = dict(specimens("draft"))
 TOYS = {"open": ToyModel(), "ends": ToyModel(seed=4, eos=frozenset({2}))}
 
 
+DEFAULTS = {"residual", "greedy"}
+"""What the builder takes where no verifier is named: enumerated under every guide. A verifier knows a guide only by the
+law it leaves, so the others are enumerated under one guide for each kind of law."""
+KINDS = {
+    "greedy": "one-hot",
+    "temperature:t=0.9": "nowhere zero",
+    "top-p:p=0.7": "with zeros",
+    "presence:penalty=0.8 + temperature": "of the path before each row",
+    "cfg:negative=b + temperature": "of two sessions",
+}
+
+
 def guides() -> list[tuple[str, list[Part]]]:
     """None, each alone, and each that does not sample with a temperature, so that its law is not one-hot."""
     found: list[tuple[str, list[Part]]] = [("greedy", []), ("temperature:t=0.9", [WARM])]
@@ -39,19 +51,26 @@ def guides() -> list[tuple[str, list[Part]]]:
 
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_law(draft: str, request: Any, record_property: Any) -> None:
-    """Total variation from the definition is below 1e-9 in every case that is not refused."""
+    """Total variation from the definition is below 1e-9 in every case that is neither refused nor declared lossy.
+
+    A lossy case must still keep to what the definition allows: guides and constraints hold."""
     outcome: dict[str, str] = {}
     count = Count()
     for verify_name, verify in specimens("verify"):
         for guide_name, guide in guides():
+            if verify_name not in DEFAULTS and guide_name not in KINDS:
+                continue
             for constrain_name, constrain in specimens("constrain"):
                 case = f"{verify_name} | {guide_name} | {constrain_name}"
                 try:
                     distances = []
                     for toy in TOYS.values():
                         built = build(recipe(DRAFTS[draft], verify, guide, constrain), toy)
-                        distances.append(variation(wanted(toy, built), produced(toy, built, count)))
-                    outcome[case] = "exact" if max(distances) < 1e-9 else f"WRONG by {max(distances):.1e}"
+                        want, have = wanted(toy, built), produced(toy, built, count)
+                        distances.append(variation(want, have))
+                        assert have.keys() <= {words for words, chance in want.items() if chance > 0}, case
+                    right = "exact" if max(distances) < 1e-9 else f"WRONG by {max(distances):.1e}"
+                    outcome[case] = right if built.lossless else "lossy"
                 except PartsClash as clash:
                     outcome[case] = f"refused: {clash}"
     wrong = {case: result for case, result in outcome.items() if result.startswith("WRONG")}
@@ -62,7 +81,8 @@ def test_law(draft: str, request: Any, record_property: Any) -> None:
         assert count.refused
         assert count.ghosts, "the constraints forbade nothing that was drafted"
     record_property("exact cases", sum(result == "exact" for result in outcome.values()) * len(TOYS))
-    record_property("refused combinations", sum(result != "exact" for result in outcome.values()))
+    record_property("lossy cases", sum(result == "lossy" for result in outcome.values()) * len(TOYS))
+    record_property("refused combinations", sum(result.startswith("refused") for result in outcome.values()))
     golden(draft, outcome, request.config.getoption("--update-golden"))
 
 

@@ -26,7 +26,7 @@ from .exact import specimens
 
 DRAFTS = {name: part for name, part in specimens("draft") if isinstance(part, Drafter)}
 CONSTRAINTS = {name: part for name, part in specimens("constrain") if isinstance(part, Constraint)}
-VERIFIERS = dict(specimens("verify"))
+VERIFIERS: dict[str, Any] = dict(specimens("verify"))
 
 
 def rows_of(tree: TokenTree, logits: list[Tensor]) -> Rows:
@@ -126,7 +126,8 @@ def test_greedy_equals_residual(data: Any) -> None:
     assert fast == slow
 
 
-def test_rounding_never_accepts_a_ghost() -> None:
+@pytest.mark.parametrize("name", ["residual", "multi-round", "block"])
+def test_rounding_never_accepts_a_ghost(name: str) -> None:
     """q a hair above p everywhere: the first draw may be refused, and its repetition must be refused as well."""
 
     class Unlucky(Seeded):
@@ -140,14 +141,14 @@ def test_rounding_never_accepts_a_ghost() -> None:
     for _ in range(2):
         tree.add(1, q=P * (1 + 1e-7))
     rows = rows_of(tree, [P.log()] * 2)
-    verdict = Residual()(tree, Law(rows.logits, greedy=False), rows, Unlucky(3))
+    verdict = VERIFIERS[name](tree, Law(rows.logits, greedy=False), rows, Unlucky(3))
     assert verdict.path == ()
     assert verdict.extra[0] != 1
 
 
 @pytest.mark.parametrize("name", VERIFIERS)
 def test_a_dead_row_ends_the_verdict(name: str) -> None:
-    verify: Any = VERIFIERS[name]
+    verify = VERIFIERS[name]
     tree = TokenTree.chain([1])
     rows = rows_of(tree, [torch.tensor([0.0, 1.0]), torch.full((2,), -torch.inf)])
     verdict = verify(tree, Law(rows.logits, greedy=True), rows, Seeded(0))

@@ -57,11 +57,11 @@ class Datastore(Drafter):
         matched, places = self._store.find(session.tokens[-self.max :], self.min)
         sample = places[:: -(-len(places) // self.hits) or 1]
         following = self._store.following(sample, matched, min(self.length, budget.depth))
-        return heaviest(following, min(self.nodes, budget.nodes))
+        return heaviest(following, min(self.nodes, budget.nodes), matched)
 
 
-def heaviest(paths: Iterable[Sequence[int]], nodes: int) -> TokenTree:
-    """The ``nodes`` beginnings that most paths share."""
+def heaviest(paths: Iterable[Sequence[int]], nodes: int, kind: int = 0) -> TokenTree:
+    """The ``nodes`` beginnings that most paths share, all of one kind."""
     places: dict[tuple[int, int], int] = {}
     weight: list[int] = []
     for path in paths:
@@ -77,5 +77,5 @@ def heaviest(paths: Iterable[Sequence[int]], nodes: int) -> TokenTree:
     known = list(places)
     for node in sorted(range(len(known)), key=lambda node: -weight[node])[:nodes]:
         parent, token = known[node]
-        at[node] = tree.add(token, at[parent])
+        at[node] = tree.add(token, at[parent], kind=kind)
     return tree

@@ -14,6 +14,9 @@ from decodery.model.session import Session
 from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step
 
+KINDS = 32
+"""Kinds of guesses told apart in each part."""
+
 
 @dataclass
 class Mix(Drafter):
@@ -67,6 +70,8 @@ class Mix(Drafter):
                 if place not in child:
                     child[place] = tree.add(token, at[parent])
                 at[node] = child[place]
+                # Who guessed it, and how: a guess that several parts share is likelier than each part's alone.
+                tree.kinds[child[place]] += (1 + draft.kinds[node] % (KINDS - 1)) * KINDS**i
         return tree
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:

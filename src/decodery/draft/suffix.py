@@ -103,30 +103,33 @@ class Suffix(Drafter):
             nodes = min(self.nodes, max(1, int(self.factor * length)), budget.nodes)
             if nodes <= most:  # a shorter suffix can promise no more
                 break
-            tree, promise = self._expand(state, nodes, budget.depth)
+            tree, promise = self._expand(state, nodes, budget.depth, 4 * min(length, 7))
             if promise > most:
                 best, most = tree, promise
             state = self._automaton.link[state]
         return best
 
-    def _expand(self, state: int, nodes: int, depth: int) -> tuple[TokenTree, float]:
-        """The likeliest continuations of a state, best first, and how many of them should stand."""
+    def _expand(self, state: int, nodes: int, depth: int, kind: int) -> tuple[TokenTree, float]:
+        """The likeliest continuations of a state, best first, and how many of them should stand.
+
+        Their kinds tell the length of the match and, in quarters, how often each followed.
+        """
         automaton, tree, promise = self._automaton, TokenTree(), 0.0
         count, latest = automaton.count, automaton.latest
-        waiting: list[tuple[float, int, int, int, int]] = []
+        waiting: list[tuple[float, int, int, int, int, int]] = []
 
         def widen(state: int, parent: int, chance: float) -> None:
             ranked = [(count[child], latest[child], token, child) for token, child in automaton.after[state].items()]
             total = sum(entry[0] for entry in ranked)
             ranked.sort(reverse=True)
             for rank, (times, _, token, child) in enumerate(ranked[:WIDEST]):
-                heapq.heappush(waiting, (-chance * times / total, rank, parent, token, child))
+                heapq.heappush(waiting, (-chance * times / total, rank, parent, token, child, 3 * times // total))
 
         if nodes > 0 and depth > 0:
             widen(state, ROOT, 1.0)
         while waiting and len(tree) < nodes:
-            negative, _, parent, token, child = heapq.heappop(waiting)
-            node = tree.add(token, parent)
+            negative, _, parent, token, child, often = heapq.heappop(waiting)
+            node = tree.add(token, parent, kind=kind + often)
             promise -= negative
             if tree.depths[node] < depth:
                 widen(child, node, -negative)

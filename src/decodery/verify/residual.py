@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from decodery.law import Law
 from decodery.tree import TokenTree
-from decodery.verify.walk import Child, descend
+from decodery.verify.walk import Child, descend, match
 from decodery.words import Chooser, Rows, Verdict, Verifier
 
 
@@ -28,8 +28,7 @@ class Residual(Verifier):
             if left is None:
                 return None
             if all(child.q is None for child in children):
-                token = rng.pick(left)
-                return next((child for child in children if child.token == token), token)
+                return match(left, children, rng)
             for child in children:
                 q = 1.0 if child.q is None else float(child.q[child.token])
                 if (chance := float(left[child.token])) > 0 and rng.flip(min(1.0, chance / q)):

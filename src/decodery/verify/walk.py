@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from decodery.law import Law
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Rows, Tensor, Verdict
+from decodery.words import Chooser, Rows, Tensor, Verdict
 
 
 class Child(NamedTuple):
@@ -35,3 +35,14 @@ def descend(tree: TokenTree, p: Law, rows: Rows, choose: Choice) -> Verdict:
             return Verdict(tuple(path), () if choice is None else (choice,))
         path.append(node := choice.node)
     raise ValueError(f"node {node} is a ghost and cannot be accepted")
+
+
+def match(left: Tensor, children: Sequence[Child], rng: Chooser) -> Child | int:
+    """Draw from ``left`` ``[V]`` and follow the child that was drawn; of repeated siblings the first, the others are ghosts."""
+    token = rng.pick(left)
+    return twin(children, token) or token
+
+
+def twin(children: Sequence[Child], token: int) -> Child | None:
+    """The first child with this token: the one that is forwarded, and that stands for its repetitions."""
+    return next((child for child in children if child.token == token), None)

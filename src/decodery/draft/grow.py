@@ -1,0 +1,88 @@
+"""What all drafters share that ask a draft model: its session, the law after a node, and one draw from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from decodery.errors import PartsClash
+from decodery.law import Law, Laws
+from decodery.model.session import Session
+from decodery.registry import name_of
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Budget, Cap, Chooser, Drafter, Model, Scheme, Step, Tensor
+
+
+@dataclass
+class Grown(Drafter):
+    """A tree drawn from a draft model; a policy says where it grows.
+
+    Where the law is greedy, the likeliest token takes the place of a draw, and the tree is certain.
+    """
+
+    path: object = ""
+    layers: tuple[int, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._model: Model | None = None
+
+    def bind(self, model: Model) -> Self:
+        if not self.path and Cap.LAYERS not in model.can:
+            name = name_of(self)[1]
+            raise PartsClash(
+                f"draft part {name!r} runs the target through fewer layers, which this model does not offer: give path="
+            )
+        if self.path and self._model is None:
+            self._model = model.companion(self.path)
+        self._layers = self.layers or model.default_layers()
+        return self
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self._laws = laws.alone()
+        if self._model is not None:
+            self._session = self._model.session()
+        else:
+            self._session = session.view(layers=self._layers)
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        self._session.follow(session)
+
+    def empty(self, scheme: Scheme, settled: bool = False) -> TokenTree:
+        """A tree to grow."""
+        return TokenTree(scheme=Scheme.CERTAIN if self._laws.greedy else scheme, settled=settled)
+
+    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> list[Tensor | None]:
+        """The draft law ``[V]`` after each node, in one pass; of nodes that no pass has seen yet, or the root alone."""
+        if nodes == [ROOT]:
+            self._session.follow(session)
+            rows = self._session.forward()
+        else:
+            rows = self._session.grow(tree)
+        law = Law(self._laws(rows).logits, greedy=False)
+        return [None if (row := rows.at(node)) is None else law.row(row) for node in nodes]
+
+    def draw(self, tree: TokenTree, node: int, q: Tensor, rng: Chooser) -> tuple[int, float, Tensor | None]:
+        """Add a child drawn from ``q``; returns it, its chance, and the law of a next sibling drawn without replacement."""
+        greedy = self._laws.greedy
+        token = int(q.argmax()) if greedy else rng.pick(q)
+        child = tree.add(token, node, None if greedy else q)
+        rest = q.index_fill(0, q.new_tensor(token).long(), 0.0)
+        mass = float(rest.sum())
+        return child, float(q[token]), rest / mass if mass > 0 else None
+
+    def levels(self, session: Session, budget: Budget, rng: Chooser, widths: Sequence[int], settled: bool) -> TokenTree:
+        """As many distinct children for each node of a level as its width says."""
+        tree, level = self.empty(Scheme.DISTINCT, settled), [ROOT]
+        for width in widths[: budget.depth]:
+            if not level or len(tree) >= budget.nodes:
+                break
+            fresh = []
+            for node, law in zip(level, self.after(session, tree, level), strict=True):
+                for _ in range(width):
+                    if law is None or len(tree) >= budget.nodes:
+                        break
+                    child, _, law = self.draw(tree, node, law, rng)
+                    fresh.append(child)
+            level = fresh
+        return tree

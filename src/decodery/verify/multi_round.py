@@ -1,0 +1,48 @@
+"""SpecInfer's multi-round rejection for siblings drawn independently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from decodery.law import Law
+from decodery.tree import TokenTree
+from decodery.verify.walk import Child, descend, match, twin
+from decodery.words import Chooser, Rows, Scheme, Verdict, Verifier
+
+
+@dataclass
+class MultiRound(Verifier):
+    """Tries the children of a node in random order; each refusal takes q out of p.
+
+    Siblings may come from different laws (several draft models), but each by itself. In law it equals ``residual``, which
+    takes them as they were drawn and so covers draws without replacement as well.
+    """
+
+    paper = "SpecInfer: Tree-based Speculative Inference and Verification (Miao et al. 2024), algorithm 2"
+    accepts = frozenset({Scheme.CERTAIN, Scheme.IID})
+
+    def __call__(self, tree: TokenTree, p: Law, rows: Rows, rng: Chooser) -> Verdict:
+        def choose(p: Law, row: int, children: Sequence[Child]) -> Child | int | None:
+            left = p.row(row)
+            if left is None:
+                return None
+            if all(child.q is None for child in children):
+                return match(left, children, rng)
+            waiting = list(children)
+            while waiting:
+                child = waiting.pop(rng.pick(torch.ones(len(waiting))))
+                assert child.q is not None, "drawn and certain siblings do not mix"
+                if (chance := float(left[child.token])) > 0 and rng.flip(chance / float(child.q[child.token])):
+                    return twin(children, child.token)
+                rest = (left - child.q.to(left)).clamp_(min=0.0)
+                if not float(rest.sum()) > 0:  # p and q agree up to rounding, and p is as good
+                    rest = left.clone()
+                rest[child.token] = 0.0  # by the rule already, up to rounding
+                if (mass := float(rest.sum())) > 0:
+                    left = rest / mass
+            return rng.pick(left)
+
+        return descend(tree, p, rows, choose)

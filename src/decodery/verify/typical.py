@@ -1,0 +1,47 @@
+"""Medusa's typical acceptance: keeps drafts that are likely enough, whatever a draw would have said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from decodery.law import Law
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Chooser, Rows, Verdict, Verifier
+
+
+@dataclass
+class Typical(Verifier):
+    """Keeps the longest path on which every draft has ``p > min(epsilon, alpha exp(-H(p)))``, H the entropy in nats.
+
+    Of several the likeliest path. The token that follows is the likeliest one, not a draw: nothing here is random. So the
+    output leans towards likely tokens; under a greedy law it is the greedy output.
+    """
+
+    paper = "Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads (Cai et al. 2024)"
+    lossless = False
+    epsilon: float = 0.09
+    alpha: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < 1 or not 0 < self.alpha < 1:
+            raise ValueError(f"typical needs epsilon and alpha between 0 and 1, not {self.epsilon} and {self.alpha}")
+
+    def __call__(self, tree: TokenTree, p: Law, rows: Rows, rng: Chooser) -> Verdict:
+        log_p: dict[int, float] = {ROOT: 0.0}
+        for parent in (ROOT, *range(len(tree))):
+            if parent not in log_p or (law := p.row(rows.at(parent) or 0)) is None:
+                continue
+            entropy = float(torch.special.entr(law).sum())
+            for child in tree.children(parent):
+                chance = float(law[tree.tokens[child]])
+                if not tree.ghost[child] and chance > min(self.epsilon, self.alpha * math.exp(-entropy)):
+                    log_p[child] = log_p[parent] + math.log(chance)
+        depth = {node: 0 if node == ROOT else tree.depths[node] for node in log_p}
+        end = max(log_p, key=lambda node: (depth[node], log_p[node]))
+        row = rows.at(end)
+        assert row is not None
+        best = p.best[row]
+        return Verdict(tuple(tree.path(end)), () if best is None else (best,))

@@ -1,0 +1,319 @@
+"""Where trees grow: each policy against its paper, against brute force, and under the planner."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from decodery.build import build
+from decodery.chooser import Seeded, enumerate_law
+from decodery.draft.specdec_plus_plus import band
+from decodery.errors import DecoderyError, PartsClash
+from decodery.guide.temperature import Temperature
+from decodery.guide.top_p import TopP
+from decodery.law import Laws
+from decodery.loop import speculate, together
+from decodery.model.arena import Arena
+from decodery.model.toy import ToyArena, ToyModel
+from decodery.plan import Auto, Plan
+from decodery.recipe import Recipe, part
+from decodery.stop import Stop
+from decodery.tree import ROOT, TokenTree
+from decodery.verify.residual import Residual
+from decodery.words import LOGITS, Budget, Chooser, Drafter, Scheme, Tensor
+
+from ..laws.exact import LENGTH, PROMPT, recipe, variation, wanted
+
+GROWN = ["model", "iid", "rsd-c", "rsd-s", "dyspec", "specdec++"]
+WIDE = Budget(64, 64)
+WARM = (Temperature(0.9),)
+
+
+@dataclass
+class Told(ToyModel):
+    """A toy with room for long texts, whose draft model is the one given, or itself."""
+
+    draft: Any = None
+
+    def arena(self) -> Arena:
+        return ToyArena(self.lm, self.lm, context=4000)
+
+    def companion(self, spec: object) -> ToyModel:
+        other = Told(self.vocab, self.seed)
+        other.lm = self.draft or self.lm
+        return other
+
+
+def propose(
+    spec: str, rng: Chooser, draft: Any = None, vocab: int = 4, greedy: bool = False, budget: Budget = WIDE
+) -> tuple[TokenTree, Any]:
+    """A tree of the drafter, and the law ``q(path)`` that it drew from."""
+    toy = Told(vocab=vocab, draft=draft)
+    drafter = part("draft", spec).bind(toy)
+    assert isinstance(drafter, Drafter)
+    session = toy.session(PROMPT)
+    drafter.begin(session, Laws((), greedy))
+    lm = draft or toy.lm
+    return drafter.propose(session, budget, rng), lambda path: lm((*PROMPT, *path)).softmax(-1)
+
+
+def uniform(words: tuple[int, ...]) -> Tensor:
+    return torch.zeros(4, dtype=torch.float64)
+
+
+def sure(words: tuple[int, ...]) -> Tensor:
+    return torch.tensor([0.0, 80.0, 0.0, 0.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("spec", ["rsd-c:path=toy,widths=[3,2,1]", "rsd-s:path=toy,width=3", "dyspec:path=toy,nodes=9"])
+def test_each_node_says_the_law_it_was_drawn_from(spec: str) -> None:
+    """q of a node is the draft's law with all earlier siblings taken out; for the first child it is the draft's law."""
+    for seed in range(1, 30):
+        tree, q = propose(spec, Seeded(seed))
+        for node in range(-1, len(tree)):
+            left = q(tree.words(node) if node >= 0 else ())
+            for child in tree.children(node):
+                assert tree.q[child] == pytest.approx(left / left.sum())
+                left = left.index_fill(0, torch.tensor(tree.tokens[child]), 0.0)
+
+
+@pytest.mark.parametrize(
+    "spec", ["rsd-c:path=toy,widths=[1,1,1]", "rsd-s:path=toy,width=1,length=3", "iid:path=toy,width=1"]
+)
+def test_one_branch_is_a_chain(spec: str) -> None:
+    """The same choices as ``model`` makes, token for token."""
+    for seed in range(1, 20):
+        tree, _ = propose(spec, Seeded(seed))
+        chain, _ = propose("model:path=toy,length=3", Seeded(seed))
+        assert (tree.tokens, tree.parents) == (chain.tokens, chain.parents)
+
+
+def test_rsd_c_has_its_widths_and_stops_where_a_law_is_used_up() -> None:
+    tree, _ = propose("rsd-c:path=toy,widths=[2,3,1]", Seeded(1))
+    assert Counter(tree.depths) == {1: 2, 2: 6, 3: 6}
+    tree, _ = propose("rsd-c:path=toy,widths=[9]", Seeded(1))
+    assert sorted(tree.tokens) == [0, 1, 2, 3]
+
+
+def test_rsd_s_is_a_draw_without_replacement_of_whole_beginnings() -> None:
+    """The level of length two in order of arrival: chi-square of the first and second of 16 against q and q / (1 - q)."""
+    runs = 3000
+    seen: Counter[tuple[Any, Any]] = Counter()
+    for seed in range(1, runs + 1):
+        tree, q = propose("rsd-s:path=toy,width=2,length=2", Seeded(seed), vocab=3)
+        first, second = (node for node in range(len(tree)) if tree.depths[node] == 2)
+        seen[tree.words(first), tree.words(second)] += 1
+    chance = {(a, b): float(q(())[a] * q((a,))[b]) for a, b in itertools.product(range(3), repeat=2)}
+    chi, cells = 0.0, 0
+    for one, two in itertools.permutations(chance, 2):
+        expected = runs * chance[one] * chance[two] / (1 - chance[one])
+        if expected > 5:
+            chi, cells = chi + (seen[one, two] - expected) ** 2 / expected, cells + 1
+    assert cells > 12
+    assert chi < cells + 3.1 * math.sqrt(2 * cells), f"{chi:.1f} at {cells} cells"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_under_a_greedy_law_rsd_s_is_beam_search_and_dyspec_takes_the_likeliest_beginnings(seed: int) -> None:
+    draft = ToyModel(4, seed=seed + 50).lm
+    tree, q = propose("rsd-s:path=toy,width=3,length=3", Seeded(1), draft, greedy=True)
+
+    @functools.cache
+    def chance(path: tuple[int, ...]) -> float:
+        return chance(path[:-1]) * float(q(path[:-1])[path[-1]]) if path else 1.0
+
+    beams: list[tuple[int, ...]] = [()]
+    for depth in (1, 2, 3):
+        beams = sorted(((*beam, token) for beam in beams for token in range(4)), key=chance)[-3:]
+        assert {tree.words(i) for i in range(len(tree)) if tree.depths[i] == depth} == set(beams)
+    tree, _ = propose("dyspec:path=toy,nodes=7", Seeded(1), draft, greedy=True)
+    every = [path for n in range(1, 8) for path in itertools.product(range(4), repeat=n)]
+    assert {tree.words(i) for i in range(len(tree))} == set(sorted(every, key=chance)[-7:])
+    assert tree.scheme is Scheme.CERTAIN
+
+
+def test_dyspec_grows_a_chain_when_sure_and_a_bush_when_not() -> None:
+    chain, _ = propose("dyspec:path=toy,nodes=6", Seeded(1), sure)
+    assert chain.depths == [1, 2, 3, 4, 5, 6]
+    bush, _ = propose("dyspec:path=toy,nodes=4", Seeded(1), uniform)
+    assert bush.depths[:3] == [1, 1, 1]
+    short, _ = propose("dyspec:path=toy,nodes=6,length=2", Seeded(1), sure)
+    assert max(short.depths) == 2
+
+
+def test_dyspec_takes_the_greatest_estimate_first() -> None:
+    """What is estimated to be asked for never rises along the draws, and ``least`` is the tree up to there."""
+    for seed in range(1, 20):
+        tree, _ = propose("dyspec:path=toy,nodes=12", Seeded(seed))
+        assert len(tree) == 12
+        asked: list[float] = []
+        for node, parent in enumerate(tree.parents):
+            before = [i for i in tree.children(parent) if i < node]
+            here = asked[parent] * float(tree.q[parent][tree.tokens[parent]]) if parent != ROOT else 1.0  # type: ignore[index]
+            asked.append(here * math.prod(1 - float(tree.q[i][tree.tokens[i]]) for i in before))  # type: ignore[index]
+        assert all(a >= b - 1e-9 for a, b in itertools.pairwise(asked))
+        least, _ = propose("dyspec:path=toy,nodes=12,least=0.15", Seeded(seed))
+        assert len(least) == sum(value >= 0.15 for value in asked)
+
+
+def test_dyspec_asks_the_draft_model_for_several_nodes_at_once() -> None:
+    toy = Told(vocab=4)
+    drafter: Any = part("draft", "dyspec:path=toy,nodes=12").bind(toy)
+    drafter.begin(toy.session(PROMPT), Laws((), greedy=False))
+    passes = []
+    after = drafter.after
+    drafter.after = lambda session, tree, nodes: passes.append(len(nodes)) or after(session, tree, nodes)
+    drafter.propose(toy.session(PROMPT), Budget(64, 64), Seeded(3))
+    assert len(passes) < 12
+    assert max(passes) > 1
+
+
+# ---- specdec++ ---------------------------------------------------------------------------------------------------------
+
+
+def lengths(drafter: Any, toy: ToyModel, steps: int, greedy: bool = False, seed: int = 1) -> list[int]:
+    parts = (
+        Laws((), greedy),
+        part("constrain", "none"),
+        Seeded(seed),
+        Stop(max_new_tokens=steps, context=4000),
+        LOGITS,
+    )
+    program = speculate(toy.session(PROMPT), drafter.bind(toy), Residual(), *parts)  # type: ignore[arg-type]
+    return [len(step.tree) for _, step in together([program])]
+
+
+def test_a_higher_threshold_drafts_longer() -> None:
+    """From the least length at 0 to the greatest at 1."""
+    means = []
+    for threshold in (0.0, 0.3, 0.6, 0.9, 1.0):
+        drafter = part("draft", {"specdec++": {"path": "toy", "max": 8, "threshold": threshold}})
+        seen = lengths(drafter, Told(vocab=4, seed=3, draft=ToyModel(4, seed=13).lm), 120)[:-8]
+        means.append(sum(seen) / len(seen))
+    assert means == sorted(means)
+    assert (means[0], means[-1]) == (2.0, 8.0)
+
+
+def test_the_length_follows_what_was_seen() -> None:
+    """A draft model that is the target drafts to the end; one that knows nothing falls to the least length."""
+    toy = Told(vocab=4)
+    good = lengths(part("draft", "specdec++:path=toy,max=12"), toy, 800)
+    assert set(good[20:-8]) == {12}
+    bad = lengths(
+        part("draft", "specdec++:path=toy,max=12,threshold=0.5"), Told(vocab=4, draft=lambda w: -toy.lm(w)), 200
+    )
+    assert sum(bad[60:-4]) / len(bad[60:-4]) < 2.5
+    greedy = lengths(part("draft", "specdec++:path=toy,max=12"), toy, 800, greedy=True)
+    assert set(greedy[20:-8]) == {12}
+
+
+def test_predicted_acceptance_comes_near_the_true_one() -> None:
+    """In the bands of entropy that were seen often, the mean kept is the mean of sum min(p, q) there."""
+    drafter: Any = part("draft", "specdec++:path=toy,max=4,threshold=1.0,weight=0.01")
+    toy = Told(vocab=6, seed=5, draft=ToyModel(6, seed=15).lm)
+    truth: dict[int, list[float]] = {}
+    parts = (Laws((), False), part("constrain", "none"), Seeded(1), Stop(max_new_tokens=200, context=4000), LOGITS)
+    for _, step in together([speculate(toy.session(PROMPT), drafter.bind(toy), Residual(), *parts)]):  # type: ignore[arg-type]
+        for node, parent in enumerate(step.tree.parents):
+            q = step.tree.q[node]
+            p = step.p.row(step.rows.at(parent) or 0)
+            assert q is not None
+            assert p is not None
+            truth.setdefault(band(q), []).append(float(torch.minimum(p, q).sum()))
+    assert len(truth) > 2
+    for which, values in truth.items():
+        total, times = drafter._seen[which]
+        assert times == pytest.approx(len(values) + 0.01)
+        assert total / times == pytest.approx(sum(values) / len(values), abs=0.02)
+
+
+# ---- under the planner, and what is refused ----------------------------------------------------------------------------
+
+
+COST = {1: 1.0, 2: 1.5, 3: 1.58, 4: 2.0, 64: 99.0}
+"""Two siblings would pay and a chain of two would not."""
+
+
+def planned(draft: Any, plan: Plan, guides: Any = WARM) -> float:
+    """How far the law of two tokens under a plan is from the definition."""
+    toy = ToyModel(seed=3)
+    built = build(recipe(draft, None, guides), toy)
+
+    def once(rng: Chooser) -> tuple[int, ...]:
+        session = toy.session(PROMPT)
+        stop = Stop(max_new_tokens=LENGTH + 1)
+        parts = (copy.deepcopy(built.draft), built.verify, built.laws, built.constrain, rng, stop, built.want)
+        for _, step in together([speculate(session, *parts, copy.deepcopy(plan))]):
+            step.seconds["forward"] = 1.0
+            if len(session.tokens) >= len(PROMPT) + LENGTH:
+                break
+        return tuple(session.tokens[len(PROMPT) :][:LENGTH])
+
+    return variation(wanted(toy, built), enumerate_law(once))
+
+
+def test_cutting_a_tree_by_what_was_drawn_would_be_wrong() -> None:
+    """Where a node stands tells what was drawn: so the planner forwards such trees whole, and that is exact."""
+    draft = part("draft", "dyspec:path=toy,nodes=2")
+    assert planned(draft, Auto(COST)) < 1e-9
+
+    class Blind(Auto):
+        def cut(self, tree: TokenTree) -> TokenTree:
+            tree.settled = True
+            return super().cut(tree)
+
+    assert planned(draft, Blind(COST)) > 1e-3
+
+
+def test_a_planner_pauses_drafts_that_lose() -> None:
+    for cost, fate in (({1: 1.0, 2: 9.0, 64: 99.0}, "paused"), ({1: 1.0, 2: 1.0, 64: 1.0}, "drafting")):
+        toy = Told(vocab=4, seed=3, draft=ToyModel(4, seed=13).lm)
+        plan = Auto(cost)
+        parts = (Laws((), False), part("constrain", "none"), Seeded(1), Stop(max_new_tokens=300, context=4000), LOGITS)
+        draft: Any = part("draft", "dyspec:path=toy,nodes=3").bind(toy)
+        steps = []
+        for _, step in together([speculate(toy.session(PROMPT), draft, Residual(), *parts, plan)]):  # type: ignore[arg-type]
+            step.seconds.clear()
+            steps.append(len(step.tree) > 0)
+        share = sum(steps[60:]) / len(steps[60:])
+        assert share < 0.1 if fate == "paused" else share > 0.9
+
+
+def test_a_law_with_few_tokens_left_shapes_the_tree_and_stays_exact() -> None:
+    """Under top-p a node may have fewer children than its width, which depends on the node: so the tree is not settled."""
+    draft = part("draft", "rsd-c:path=toy,widths=[1,2]")
+    assert planned(draft, Auto(COST), (TopP(0.8),)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("iid:width=0", "iid needs length >= 1 and width >= 1"),
+        ("rsd-c:widths=[]", "rsd-c needs widths such as [2,2,1]"),
+        ("rsd-c:widths=[2,0]", "rsd-c needs widths such as [2,2,1]"),
+        ("rsd-s:length=0", "rsd-s needs length >= 1 and width >= 1"),
+        ("dyspec:nodes=0", "dyspec needs nodes >= 1"),
+        ("dyspec:least=1", "0 <= least < 1"),
+        ("specdec++:threshold=1.5", "specdec++ needs 0 <= threshold <= 1"),
+        ("specdec++:min=5,max=4", "1 <= min <= max"),
+        ("specdec++:prior=0", "specdec++ needs 0 < prior <= 1"),
+    ],
+)
+def test_bad_parameters(spec: str, message: str) -> None:
+    with pytest.raises(DecoderyError, match=re.escape(message)):
+        part("draft", spec)
+
+
+@pytest.mark.parametrize("draft", GROWN)
+def test_a_draft_by_fewer_layers_needs_a_model_with_layers(draft: str) -> None:
+    with pytest.raises(PartsClash, match=re.escape(f"draft part {draft!r} runs the target through fewer layers")):
+        build(Recipe.of(draft), ToyModel(can=frozenset()))
