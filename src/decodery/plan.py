@@ -19,7 +19,7 @@ from decodery.words import Budget, Scheme, Step
 
 KEEP = 0.97
 """What is kept of a place's earlier observations at each new one: about the last 30 count."""
-TRUST = 2.0
+TRUST = 6.0
 """How many observations the rate of a wider group stands for."""
 DRIFT = 0.1
 """Weight of a new observation in the averages of time."""
@@ -75,7 +75,7 @@ class Place(NamedTuple):
     def wider(self) -> Iterator[tuple[int, ...]]:
         """The groups it belongs to, the widest first."""
         yield self.depth, self.rank
-        yield self.depth, self.rank, self.kind
+        yield self.depth, self.rank, self.streak
         yield self
 
 
