@@ -64,6 +64,8 @@ def test_projections_of_one_input_are_computed_at_once() -> None:
         x, y = torch.randn(1, 3, 32), torch.randn(1, 3, 32)
         alone = [projection(x) for projection in (attention.v_proj, attention.k_proj)]  # in no particular order
         mixed = [attention.q_proj(x), attention.k_proj(y), attention.v_proj(x)]
+        none = attention.o_proj(torch.zeros(1, 0, 32))  # a pass that wants no rows
+    assert none.shape == (1, 0, 32)
     torch.testing.assert_close(alone, [attention.v_proj(x), attention.k_proj(x)])
     torch.testing.assert_close(mixed, [attention.q_proj(x), attention.k_proj(y), attention.v_proj(x)])
 

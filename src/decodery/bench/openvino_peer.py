@@ -13,12 +13,14 @@ import openvino
 import openvino_genai as genai
 from filelock import FileLock
 from openvino import opset13 as ops
+from transformers import AutoConfig
 
 from decodery.bench.runners import Mark, Told
 from decodery.errors import DecoderyError
 from decodery.model.kept import cache_dir
 from decodery.model.load import load, resolve
 from decodery.model.model import Model
+from decodery.model.openvino_backend import folder_of
 
 DRAFTS, NGRAM = 5, 3
 """Prompt lookup as in OpenVINO GenAI's own sample."""
@@ -66,13 +68,15 @@ def _exported(spec: str, model: Model) -> Path:
     if not Path(source).is_dir():
         raise DecoderyError(f"openvino: {spec} is no local model")
     load(spec, backend="openvino")
-    graphs = sorted(cache_dir().glob(f"{Path(source).name}-openvino-*/model.xml"), key=os.path.getmtime)
-    folder = graphs[-1].parent.with_name(graphs[-1].parent.name + "-genai")
+    ours = folder_of(str(source), AutoConfig.from_pretrained(source), cache_dir())
+    folder = ours.with_name(f"{ours.name}-genai")
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
             try:
-                openvino.save_model(plain_graph(graphs[-1]), partial / "openvino_model.xml", compress_to_fp16=False)
+                openvino.save_model(
+                    plain_graph(ours / "model.xml"), partial / "openvino_model.xml", compress_to_fp16=False
+                )
                 _save_tokenizer(model, partial)
                 for file in ("config.json", "generation_config.json"):
                     if (Path(source) / file).exists():

@@ -113,12 +113,12 @@ class _Block:
                 module.weight.data = module.weight.data.contiguous().clone(memory_format=torch.contiguous_format)
 
     def _answer(self, i: int, ways: Sequence[Callable[[Tensor, Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
-        last, widths = len(self.widths) - 1, self.widths
+        last, widths, out_features = len(self.widths) - 1, self.widths, self.shape[0]
 
         def multiply(x: Tensor) -> Tensor:
             flat = x.reshape(-1, x.shape[-1])
             out = ways[min(flat.shape[0], len(ways) - 1)](flat, self.weight)
-            return (out if self.bias is None else out + self.bias).view(*x.shape[:-1], -1)
+            return (out if self.bias is None else out + self.bias).view(*x.shape[:-1], out_features)
 
         def forward(x: Tensor) -> Tensor:
             if last == 0:

@@ -147,8 +147,7 @@ def accelerated(
 
     Raises ``BadModel`` where the graph cannot be made, or where its rows differ from the network's.
     """
-    kind = "openvino-int8" if eight_bits else "openvino"
-    folder = cache / f"{Path(path).name}-{kind}-{_fingerprint(path, config)}"
+    folder = folder_of(path, config, cache, eight_bits)
     graph = folder / "model.xml"
     if not graph.exists():
         Console(stderr=True).print(f"converting {name} for OpenVINO once; later starts skip this ...")
@@ -167,6 +166,12 @@ def accelerated(
     with suppress(OSError):
         hull.generation_config = GenerationConfig.from_pretrained(path, **where)
     return Model(hull, tokenizer, name, backend="openvino", ability=ability)
+
+
+def folder_of(path: str, config: Any, cache: Path, eight_bits: bool = False) -> Path:
+    """Where the graph of the model at ``path`` is kept."""
+    kind = "openvino-int8" if eight_bits else "openvino"
+    return cache / f"{Path(path).name}-{kind}-{_fingerprint(path, config)}"
 
 
 def _fingerprint(path: str, config: Any) -> str:
