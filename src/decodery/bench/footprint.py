@@ -17,7 +17,7 @@ PROMPT = "Write a short story about a lighthouse keeper and a storm. "
 
 
 def footprint(name: str, spec: str, backend: str, plan: str) -> dict[str, float]:
-    """Seconds to load, and MiB: after the imports, at the peak. Empty where the process failed."""
+    """Seconds to load, and MiB (see ``memory``; ``imports``: own after the imports). Empty where the process failed."""
     command = [sys.executable, "-m", "decodery.bench.footprint", name, spec, backend, plan]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"})
     try:
@@ -34,27 +34,29 @@ def main(name: str, spec: str, backend: str, plan: str) -> None:
     from decodery.model.load import load
 
     runner: Runner
-    imports = psutil.Process().memory_info().rss
+    imports = memory()["own"] << 20
     start = perf_counter()
     if name.partition("=")[0] in PEERS:
         hull = load(spec, backend="openvino" if backend != "torch" else "torch")
         start = perf_counter()
-        imports = psutil.Process().memory_info().rss
+        imports = memory()["own"] << 20
         runner, eos, prompt = peer(name, spec, hull), hull.eos, hull.encode(PROMPT * 8)
     else:
         runner = methods([name], spec, backend, plan, {})[0]
         eos, prompt = runner.model.eos, runner.model.encode(PROMPT * 8)
     loaded = perf_counter() - start
     timed(runner, prompt, 64, eos)
-    print(json.dumps({"load": round(loaded, 2), "imports": imports >> 20, "peak": peak() >> 20}))
+    print(json.dumps({"load": round(loaded, 2), "imports": imports >> 20, **memory()}))
 
 
-def peak() -> int:
-    """Bytes of memory this program held at most. Not ``ru_maxrss``: a child inherits its parent's."""
-    if psutil.LINUX:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
-    return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+def memory() -> dict[str, int]:
+    """MiB: "peak" of what this process held, and "own", what of it is no mapped file (those the system may drop)."""
+    if not psutil.LINUX:
+        held = psutil.Process().memory_info()
+        return {"peak": int(getattr(held, "peak_wset", held.rss)) >> 20, "own": held.rss >> 20}
+    with open("/proc/self/status") as status:  # not ru_maxrss: a child inherits its parent's
+        told = dict(line.split(":", 1) for line in status)
+    return {"peak": int(told["VmHWM"].split()[0]) >> 10, "own": int(told["RssAnon"].split()[0]) >> 10}
 
 
 if __name__ == "__main__":
