@@ -341,12 +341,21 @@ def show(name: Annotated[str, typer.Argument(help="A part, e.g. recycling or gui
 
 
 @app.command()
-def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", backend: BACKEND = "torch", as_json: JSON = False) -> None:
-    """What this machine and this model can do, and what a forward costs."""
+def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", backend: BACKEND = "auto", as_json: JSON = False) -> None:
+    """What this machine and this model can do, and what a forward costs; with --backend auto on every backend."""
     with _errors():
         from decodery.doctor import examine_all
+        from decodery.errors import BadModel
 
-        report = examine_all(_load(model, dtype, backend))
+        models = {}
+        for name in ("torch", "openvino") if backend == "auto" else (backend,):
+            try:
+                models[name] = _load(model, dtype, name)
+            except BadModel as error:
+                if name == "torch" or backend != "auto":
+                    raise
+                models[name] = str(error)
+        report = examine_all(models)
         if as_json:
             print(json.dumps(report))
             return

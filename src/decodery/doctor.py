@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -16,22 +17,32 @@ from decodery.words import Cap
 Report = dict[str, dict[str, Any]]
 
 
-def examine_all(model: Model) -> Report:
-    """Machine, model, abilities, costs; takes some seconds of forwards."""
+def examine_all(models: Mapping[str, Model | str]) -> Report:
+    """Machine, model, abilities, costs; takes some seconds of forwards.
+
+    ``models``: the same model by backend, or why it cannot be had there; the first one is described.
+    """
+    loaded = {backend: model for backend, model in models.items() if isinstance(model, Model)}
+    model = next(iter(loaded.values()))
     report: Report = {"machine": machine(), "model": _model(model), "abilities": _abilities(model)}
-    costs = cost_curve(model)
-    report["cost of a forward"] = {f"n={n}": f"{ms:.0f} ms ({ms / costs[1]:.2f} x n=1)" for n, ms in costs.items()}
+    for backend, found in models.items():
+        title = f"cost of a forward, {backend}"
+        if isinstance(found, str):
+            report[title] = {"not available": found}
+            continue
+        costs = cost_curve(found)
+        report[title] = {f"n={n}": f"{ms:.0f} ms ({ms / costs[1]:.2f} x n=1)" for n, ms in costs.items()}
+        engine = overhead(found)
+        if engine is not None:
+            report[title] |= {
+                "step at n=8": f"{engine.step:.1f} ms, of it the bare forward {engine.forward:.1f} ms",
+                "overhead": f"{engine.share:.1%} of a step (mask, tree, verify, detokenise)",
+            }
     if model.linear:
-        report["Linear layers"] = {
+        report["Linear layers, torch"] = {
             f"{out} x {width}": f"stored by {choice.layout}; "
             + ", ".join(f"n={n}: {way} {choice.micros[n]:.0f} us" for n, way in choice.ways.items())
             for (out, width), choice in model.linear.items()
-        }
-    engine = overhead(model)
-    if engine is not None:
-        report["engine"] = {
-            "step at n=8": f"{engine.step:.1f} ms, of it the bare forward {engine.forward:.1f} ms",
-            "overhead": f"{engine.share:.1%} of a step (mask, tree, verify, detokenise)",
         }
     return report
 

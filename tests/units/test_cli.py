@@ -112,11 +112,14 @@ def test_trace_is_written(tiny: str, tmp_path: Path) -> None:
     call("run", "w5", "-m", tiny, "-n", "2", "--trace", str(tmp_path / "missing" / "trace.html"), code=2)
 
 
-def test_doctor(tiny: str) -> None:
-    report = json.loads(call("doctor", "-m", tiny, "--json").stdout)
+def test_doctor(tiny: str, monkeypatch: Any) -> None:
+    report = json.loads(call("doctor", "-m", tiny, "--backend", "torch", "--json").stdout)
     assert report["abilities"]["tree"] == "yes"
-    assert set(report["cost of a forward"]) == {"n=1", "n=4", "n=8", "n=16"}
-    assert "overhead" in report["engine"]
+    assert {"n=1", "n=4", "n=8", "n=16", "overhead"} <= set(report["cost of a forward, torch"])
+    assert any("W x'" in told or "linear" in told for told in report["Linear layers, torch"].values())
+    monkeypatch.setattr("decodery.model.load._no_openvino", lambda *_: "it is not installed")
+    both = json.loads(call("doctor", "-m", tiny, "--json").stdout)
+    assert "not installed" in both["cost of a forward, openvino"]["not available"]
 
 
 def test_chat(tiny: str, tmp_path: Path, monkeypatch: Any) -> None:

@@ -60,6 +60,14 @@ def test_what_is_missing_is_named(tmp_path: Path, cache: Path) -> None:
         decodery.load(tmp_path / "no model")
 
 
+def test_a_model_too_big_for_the_memory_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    network("llama").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    monkeypatch.setattr("decodery.model.load.memory_bytes", lambda: 1000)
+    with pytest.raises(BadModel, match="take a smaller model"):
+        decodery.load(tmp_path)
+
+
 def test_a_corrupt_gguf_leaves_nothing(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(BadModel, match="cannot be read as a model"):
         decodery.load(fake_gguf(tmp_path))

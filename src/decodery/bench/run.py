@@ -56,7 +56,7 @@ def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -
         except (DecoderyError, ImportError, RuntimeError) as error:
             left_out.append(f"{name}: {error}" if isinstance(error, BadModel) else str(error))
             console.print(f"[yellow]{left_out[-1]}[/yellow]")
-    header = _header(choice, tasks, runners, left_out, models, console)
+    header = _header(choice, tasks, runners, left_out, models, console, (folder / "run.json").exists())
     bench = Bench(models[choice.backend], runners, tasks, choice.max_new_tokens, folder, header)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -75,8 +75,11 @@ def _header(
     left_out: list[str],
     models: dict[str, Model],
     console: Console,
+    told: bool,
 ) -> dict[str, Any]:
     config = {**vars(choice), "tasks": len(tasks), "runners": [runner.name for runner in runners]}
+    if told:  # the run goes on: what it has measured stands
+        return {"config": config}
     with console.status("measuring the cost of a forward, load times and memory ..."):
         return {
             "config": config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def load(
     try:
         config = AutoConfig.from_pretrained(path, **where)
         kind = _dtype(dtype, config, torch.device(device))
+        if torch.device(device).type == "cpu":
+            _fits(Path(path))
         if backend != "torch" and (reason := _no_openvino(kind, torch.device(device))) and backend == "openvino":
             raise BadModel(f"backend=openvino: {reason}")
         if backend != "torch" and not reason:
@@ -216,6 +219,24 @@ def _plain(config: Any) -> Any:
     entries.pop("quantization_config", None)
     entries.pop("_name_or_path", None)
     return type(config).from_dict(entries)
+
+
+def _fits(folder: Path) -> None:
+    """Raise ``BadModel`` where the weights alone are larger than the machine's memory."""
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    memory = memory_bytes()
+    if weights > memory:
+        raise BadModel(
+            f"its weights take {weights / 2**30:.1f} GiB, this machine has {memory / 2**30:.1f} GiB; take a smaller model"
+        )
+
+
+def memory_bytes() -> int:
+    """The machine's memory; where the system does not tell, more than any model needs."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 60
 
 
 def _dtype(wanted: str | torch.dtype, config: Any, device: torch.device) -> torch.dtype:
