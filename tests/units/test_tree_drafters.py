@@ -239,7 +239,7 @@ def test_predicted_acceptance_comes_near_the_true_one() -> None:
 # ---- under the planner, and what is refused ----------------------------------------------------------------------------
 
 
-COST = {1: 1.0, 2: 1.5, 3: 1.58, 4: 2.0, 64: 99.0}
+COST = {1: 1.0, 2: 1.35, 3: 1.38, 4: 2.0, 64: 99.0}
 """Two siblings would pay and a chain of two would not."""
 
 
