@@ -40,8 +40,7 @@ def examine_all(models: Mapping[str, Model | str]) -> Report:
             }
     if model.linear:
         report["Linear layers, torch"] = {
-            f"{out} x {width}": f"stored by {choice.layout}; "
-            + ", ".join(f"n={n}: {way} {choice.micros[n]:.0f} us" for n, way in choice.ways.items())
+            f"{out} x {width}": ", ".join(f"n={n}: {way} {choice.micros[n]:.0f} us" for n, way in choice.ways.items())
             for (out, width), choice in model.linear.items()
         }
     return report

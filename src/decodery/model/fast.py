@@ -1,9 +1,9 @@
 """Linear layers as fast as this machine multiplies few rows.
 
-On CPUs ``F.linear`` takes a slow path for small numbers of rows, which is what decoding feeds. Each shape of weight gets
-the storage and, for each number of rows, the formulation that a short measurement finds fastest; projections of one input
-(query, key and value; gate and up) are computed at once. Values do not change beyond float rounding, and all is undone
-on exit.
+On CPUs ``F.linear`` takes a slow path for small numbers of rows, which is what decoding feeds. For each shape of weight and
+number of rows a short measurement finds the fastest formulation; projections of one input (query, key and value; gate and
+up) lie side by side in memory and are computed at once. Values do not change beyond float rounding, passes that record
+gradients are left alone, and all is undone on exit.
 """
 
 from __future__ import annotations
@@ -26,22 +26,18 @@ from decodery.words import Tensor
 Shape = tuple[int, int]
 """(out, in)"""
 
-WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+Way = Callable[[Tensor, Tensor], Tensor]
+
+WAYS: dict[str, Way] = {
     "linear": F.linear,
     "W x'": lambda x, weight: torch.mm(weight, x.t()).t(),
 }
 """How ``x [n, in]`` and ``weight [out, in]`` are multiplied to ``[n, out]``."""
 
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rows": lambda weight: weight.contiguous(),
-    "columns": lambda weight: weight.t().contiguous().t(),
-}
-"""How the numbers of a weight lie in memory; its shape and values stay."""
+ROWS = (1, 2, 4, 8, 16)
+"""Numbers of rows measured."""
 
-ROWS = {1: 0.4, 4: 0.3, 8: 0.2, 16: 0.1}
-"""Numbers of rows measured, and how much each counts when a layout is chosen."""
-
-FORMAT = 1
+FORMAT = 2
 """Part of what identifies kept choices; raise it when the ways change."""
 
 ENOUGH = 0.03
@@ -53,13 +49,12 @@ GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 @dataclass(frozen=True)
 class Choice:
-    """The layout of a shape, the way for each number of rows (the nearest one measured), and microseconds each."""
+    """The way for each number of rows (the nearest one measured), and the microseconds it took."""
 
-    layout: str
     ways: dict[int, str]
     micros: dict[int, float]
 
-    def way(self, n: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def way(self, n: int) -> Way:
         """For ``n`` rows; beyond the sizes measured a matrix product is what ``F.linear`` is good at."""
         if n > 2 * max(self.ways):
             return F.linear
@@ -68,7 +63,10 @@ class Choice:
 
 @contextmanager
 def fast(network: nn.Module) -> Iterator[dict[Shape, Choice]]:
-    """Speed up the Linear layers of a network meanwhile; yields what was chosen for each shape."""
+    """Speed up the Linear layers of a network meanwhile; yields what was chosen for each shape.
+
+    Threads may share the network; copies of it are as fast and on their own.
+    """
     blocks = list(_blocks(network))
     choices = {shape: _choice(alike) for shape, alike in _by_shape(blocks).items()}
     try:
@@ -87,22 +85,21 @@ class _Block:
         self.modules = modules
         self.widths = [module.out_features for module in modules]
         self.shape = sum(self.widths), modules[0].in_features
-        self.input: Tensor | None = None
-        self.outputs: Sequence[Tensor] = ()
-        self.weight, self.bias = modules[0].weight.detach(), modules[0].bias
+        self.last: tuple[Tensor, Sequence[Tensor]] | None = None
+        """The input and outputs under way; one value, so that threads replace it as a whole."""
 
     @torch.no_grad()
     def apply(self, choice: Choice) -> None:
-        """Store the weights together and answer for the modules."""
+        """Store the weights side by side and answer for the modules."""
         modules = self.modules
-        together = modules[0].weight if len(modules) == 1 else torch.cat([m.weight for m in modules])
-        self.weight = LAYOUTS[choice.layout](together.detach())
-        if modules[0].bias is not None:
-            self.bias = nn.Parameter(torch.cat([m.bias for m in modules]), requires_grad=False)
-        ways = [choice.way(n) for n in range(2 * max(choice.ways) + 2)]
-        for i, (module, part) in enumerate(zip(modules, torch.split(self.weight, self.widths), strict=True)):
-            module.weight.data = part
-            module.forward = self._answer(i, ways)  # type: ignore[method-assign, assignment]
+        self.ways = [choice.way(n) for n in range(2 * max(choice.ways) + 2)]
+        if len(modules) > 1:
+            self.weight = torch.cat([m.weight for m in modules])
+            self.bias = None if modules[0].bias is None else torch.cat([m.bias for m in modules])
+            for module, part in zip(modules, torch.split(self.weight, self.widths), strict=True):
+                module.weight.data = part
+        for i, module in enumerate(modules):
+            module.forward = _Answer(self, i).forward  # type: ignore[method-assign, assignment]
 
     @torch.no_grad()
     def undo(self) -> None:
@@ -110,54 +107,57 @@ class _Block:
         for module in self.modules:
             if "forward" in vars(module):
                 del module.forward
-                module.weight.data = module.weight.data.contiguous().clone(memory_format=torch.contiguous_format)
+                if len(self.modules) > 1:
+                    module.weight.data = module.weight.data.clone()
 
-    def _answer(self, i: int, ways: Sequence[Callable[[Tensor, Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
-        last, widths, out_features = len(self.widths) - 1, self.widths, self.shape[0]
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``x [..., in]`` by ``weight [out, in]``."""
+        flat = x.reshape(-1, x.shape[-1])
+        out = self.ways[min(flat.shape[0], len(self.ways) - 1)](flat, weight)
+        return (out if bias is None else out + bias).view(*x.shape[:-1], weight.shape[0])
 
-        def multiply(x: Tensor) -> Tensor:
-            flat = x.reshape(-1, x.shape[-1])
-            out = ways[min(flat.shape[0], len(ways) - 1)](flat, self.weight)
-            return (out if self.bias is None else out + self.bias).view(*x.shape[:-1], out_features)
+    def together(self, weight: Tensor) -> bool:
+        """Whether a module's weight still lies where ``apply`` put it; ``network.to(...)`` gives it a place of its own."""
+        return weight.untyped_storage().data_ptr() == self.weight.untyped_storage().data_ptr()
 
-        def forward(x: Tensor) -> Tensor:
-            if last == 0:
-                return multiply(x)
-            if x is not self.input:
-                self.input, self.outputs = x, torch.split(multiply(x), widths, -1)
-            answer = self.outputs[i]
-            if i == last:
-                self.input, self.outputs = None, ()
-            return answer
 
-        return forward
+@dataclass
+class _Answer:
+    """What stands for a module's ``forward``: a bound method, so that a copied network gets a copied block."""
+
+    block: _Block
+    i: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        block, module = self.block, self.block.modules[self.i]
+        if torch.is_grad_enabled():
+            return F.linear(x, module.weight, module.bias)
+        if len(block.modules) == 1 or not block.together(module.weight):
+            return block.multiply(x, module.weight, module.bias)
+        last = block.last
+        if last is None or last[0] is not x:
+            outputs = block.multiply(x, block.weight, block.bias)
+            block.last = last = x, torch.split(outputs, block.widths, -1)
+        if self.i == len(block.modules) - 1:
+            block.last = None
+        return last[1][self.i]
 
 
 def choose(weights: Sequence[Tensor], repeats: int = 3) -> Choice:
-    """Measure every layout and way on the weights of one shape; about a tenth of a second.
+    """Measure every way on the weights of one shape; about a tenth of a second.
 
     One that takes long is measured once, so that the hopeless ones do not cost seconds.
     """
-    columns = weights[0].shape[1]
-    best: tuple[float, Choice] | None = None
-    for layout, store in LAYOUTS.items():
-        stored = [store(weight) for weight in weights]
-        micros: dict[int, dict[str, float]] = defaultdict(dict)
-        for n in ROWS:
-            x = torch.ones(n, columns, dtype=weights[0].dtype)
-            for name, way in WAYS.items():
-                micros[n][name] = _time(way, x, stored, repeats)
-        ways = {n: min(times, key=times.__getitem__) for n, times in micros.items()}
-        times = {n: micros[n][way] for n, way in ways.items()}
-        total = sum(share * times[n] for n, share in ROWS.items())
-        if best is None or total < best[0]:
-            best = total, Choice(layout, ways, times)
-    assert best is not None
-    return best[1]
+    micros: dict[int, dict[str, float]] = {}
+    for n in ROWS:
+        x = torch.ones(n, weights[0].shape[1], dtype=weights[0].dtype)
+        micros[n] = {name: _time(way, x, weights, repeats) for name, way in WAYS.items()}
+    ways = {n: min(times, key=times.__getitem__) for n, times in micros.items()}
+    return Choice(ways, {n: micros[n][way] for n, way in ways.items()})
 
 
 @torch.inference_mode()
-def _time(way: Callable[[Tensor, Tensor], Tensor], x: Tensor, weights: Sequence[Tensor], repeats: int) -> float:
+def _time(way: Way, x: Tensor, weights: Sequence[Tensor], repeats: int) -> float:
     """Microseconds of one multiplication; several weights in turn, so that none stays in the processor's cache."""
     taken = []
     for _ in range(repeats):
@@ -202,7 +202,7 @@ def _by_shape(blocks: Sequence[_Block]) -> dict[Shape, list[_Block]]:
 def _choice(blocks: Sequence[_Block]) -> Choice:
     """What is fastest for these blocks of one shape, measured on a few of them or known from an earlier start."""
     few = blocks[:6]
-    facts = (FORMAT, few[0].shape, few[0].weight.dtype)
+    facts = (FORMAT, few[0].shape, few[0].modules[0].weight.dtype)
     told = kept("linear", facts, lambda: vars(choose([torch.cat([m.weight.detach() for m in b.modules]) for b in few])))
     ways, micros = ({int(n): value for n, value in told[key].items()} for key in ("ways", "micros"))
-    return Choice(told["layout"], ways, micros)
+    return Choice(ways, micros)
