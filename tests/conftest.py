@@ -43,3 +43,14 @@ def smollm2() -> Any:
         return decodery.load("smollm2", dtype="float32")
     except decodery.DecoderyError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def untouched(smollm2: Any) -> Any:
+    """The demo model's network as transformers loads it, without our Linear layers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    import decodery
+
+    return AutoModelForCausalLM.from_pretrained(decodery.resolve("smollm2"), dtype=torch.float32).eval()

@@ -74,7 +74,7 @@ class Stream(Iterator[Piece]):
         self._built = build(recipe, model)
         if self._built.search is not None and request.logprobs is not None:
             raise DecoderyError("logprobs are not reported for searches; read the scores of output.candidates")
-        self._plans = [_plan(model, request.plan, recipe.draft, len(session.tokens)) for session in sessions]
+        self._plans = [_plan(model, request.plan, recipe.draft, len(s.tokens), len(sessions)) for s in sessions]
         self._stops = [self._stop() for _ in sessions]
         self._pieces = self._run()
 
@@ -264,16 +264,20 @@ def _piece(text: TextStream | None, step: Step, answer: int) -> Piece:
     return Piece(fresh, step, answer, min(max(reach, 0), len(fresh)))
 
 
-def _plan(model: Model, spec: str, draft: Drafter, prompt: int) -> Plan:
-    """The plan of a request, going on from what earlier requests with this drafter and a prompt of such length taught."""
+def _plan(model: Model, spec: str, draft: Drafter, prompt: int, answers: int) -> Plan:
+    """The plan of one of ``answers`` answers, which share each forward.
+
+    It goes on from what earlier requests taught: with this drafter, and with prompts of such length and as many answers.
+    """
     plan = plan_of(spec)
     if plan is not None:
         return plan
     rates = model.memory.setdefault(("rates", repr(draft)), Rates())
     bucket = next((size for size in BUCKETS if prompt <= size), BUCKETS[-1])
-    if ("costs", bucket) not in model.memory:
-        model.memory["costs", bucket] = Costs(calibrated(model))
-    return Auto(model.memory["costs", bucket], rates)
+    if "measured" not in model.memory:
+        model.memory["measured"] = calibrated(model)
+    costs = model.memory.setdefault(("costs", bucket, answers), Costs(model.memory["measured"]))
+    return Auto(costs, rates)
 
 
 def _sessions(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> list[Session]:

@@ -151,6 +151,7 @@ class Auto(Plan):
     _proposed: TokenTree = field(default_factory=TokenTree)
     _streak: int = 0
     _asked: bool = False
+    _begun: bool = False
     _pause: int = 0
     _rest: int = 1
 
@@ -182,17 +183,18 @@ class Auto(Plan):
             drafting = step.seconds.get("draft", 0.0)
             self._drafting += DRIFT * (drafting - self._drafting) if self._drafting else drafting
         n = len(step.tree.live()) + 1
-        if "forward" in step.seconds and len(step.rows) == n:
+        if self._begun and "forward" in step.seconds and len(step.rows) == n:
             self.costs.correct(n, step.seconds["forward"])
+        self._begun = True  # the first forward had the prompt to read as well
         if self._asked and not _may_cut(step.tree):
             self._weigh(len(step.tokens), n)
-        node, guessed = ROOT, True
+        proposed, node, guessed = self._proposed, ROOT, True
         for token in step.tokens:
-            children = self._proposed.children(node)
+            children = proposed.children(node)
             for rank, child in enumerate(children):
-                self.rates.book(self._place(child, rank), self._proposed.tokens[child] == token)
-            node = next((child for child in children if self._proposed.tokens[child] == token), len(self._proposed))
-            guessed &= node < len(self._proposed)
+                self.rates.book(self._place(proposed, child, rank), proposed.tokens[child] == token)
+            node = next((child for child in children if proposed.tokens[child] == token), len(proposed))
+            guessed &= node < len(proposed)
         self._streak = min(self._streak + 1, LONGEST_STREAK) if guessed else 0
 
     def _weigh(self, tokens: int, n: int) -> None:
@@ -217,15 +219,13 @@ class Auto(Plan):
         before: dict[int, float] = {}
         for node, parent in enumerate(tree.parents):
             above = 1.0 if parent == ROOT else promise[parent]
-            self._proposed = tree
-            chance = above * self.rates.chance(self._place(node, rank[parent]))
+            chance = above * self.rates.chance(self._place(tree, node, rank[parent]))
             promise.append(chance if tree.scheme is Scheme.CERTAIN else min(chance, before.get(parent, 1.0)))
             before[parent] = promise[node]
             rank[parent] += 1
         return promise
 
-    def _place(self, node: int, rank: int) -> Place:
-        tree = self._proposed
+    def _place(self, tree: TokenTree, node: int, rank: int) -> Place:
         return Place(min(tree.depths[node], DEEP), rank, self._streak, tree.kinds[node])
 
 

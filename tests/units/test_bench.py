@@ -106,6 +106,16 @@ def test_another_run_is_not_continued(tmp_path: Path) -> None:
         list(bench(tmp_path, Fake(PLAIN, [[1]]), config="other").run())
 
 
+def test_turns_that_are_too_long_are_left_out_and_counted(tmp_path: Path) -> None:
+    run = bench(tmp_path, Fake(PLAIN, [[1], [2]]))
+    run.header["config"]["turns"] = 4
+    run.tasks = [*TASKS, Task("long", "x", ("word " * 995,))]
+    list(run.run())
+    assert len(publish(tmp_path)) == 1
+    assert "1 of 4 turns were left out" in (tmp_path / "summary.md").read_text()
+    assert "1 of 4 turns were left out" in (tmp_path / "report.html").read_text()
+
+
 def record(runner: str, task: str, category: str, seconds: float, tokens: int = 11, **more: Any) -> Record:
     marks = [(1.0, 1), (1.0 + seconds, tokens)]
     return Record(runner, task, category, 0, 5, list(range(1, tokens + 1)), marks, tokens, **more)

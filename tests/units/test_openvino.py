@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import decodery
 from decodery.errors import BadModel, DecoderyError
@@ -40,6 +41,22 @@ def test_the_same_answers_from_one_conversion(folder: Path, tmp_path: Path, monk
     assert again.backend == "openvino"
     assert decodery.decode(again, PROMPTS[0], **OPTIONS).tokens == plain("llama", PROMPTS[0])
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_eight_bits_are_one_model_on_every_backend(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
+    monkeypatch.setattr("decodery.model.eight_bits.LEAST", 256)
+    torch_model, graph = (decodery.load(folder, dtype="int8", backend=name) for name in ("torch", "openvino"))
+    for prompt in PROMPTS:
+        ours, theirs = (decodery.decode(model, prompt, draft="recycling", **OPTIONS) for model in (graph, torch_model))
+        assert ours.tokens == theirs.tokens
+    (small,) = tmp_path.glob("*/model.bin")
+    float_model = decodery.load(folder, dtype="float32", backend="openvino")
+    (large,) = set(tmp_path.glob("*/model.bin")) - {small}
+    assert small.stat().st_size < 0.6 * large.stat().st_size
+    rows = [model.session(PROMPTS[0]).forward().logits for model in (float_model, torch_model, graph)]
+    assert not torch.allclose(rows[0], rows[1], atol=1e-4), "rounding changes the model"
+    torch.testing.assert_close(rows[2], rows[1], atol=1e-4, rtol=1e-3)
 
 
 def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:

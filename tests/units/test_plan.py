@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,12 +15,13 @@ from decodery.build import build
 from decodery.chooser import enumerate_law
 from decodery.errors import DecoderyError
 from decodery.guide.temperature import Temperature
+from decodery.law import Law
 from decodery.loop import speculate, together
 from decodery.model.toy import ToyModel
 from decodery.plan import MARGIN, OFF, Auto, Costs, Fixed, Place, plan_of
 from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Scheme
+from decodery.words import Budget, Rows, Scheme, Step, Verdict
 
 from ..laws.exact import LENGTH, PROMPT, recipe, specimens, variation, wanted
 
@@ -115,6 +117,16 @@ def test_unforwarded_drafts_teach_as_well() -> None:
     plan = Auto(Costs(dict(DEAR)))
     run(plan, "jacobi:window=2")
     assert plan.rates._seen
+
+
+def test_the_prompts_forward_is_no_sign_of_what_a_step_costs() -> None:
+    plan = Auto(Costs({1: 1.0, 2: 1.0, 4: 1.0}))
+    rows, tree = Rows(torch.zeros(1, 3), []), TokenTree()
+    step = Step(tree, rows, Law(rows.logits, True), Verdict(()), [0], {"forward": 50.0})
+    plan.observe(step)
+    assert plan.costs(1) == 1.0
+    plan.observe(step)
+    assert plan.costs(1) > 1.0
 
 
 def test_fixed_and_off() -> None:

@@ -88,10 +88,6 @@ class Bench:
                 messages.append({"role": "assistant", "content": self.model.text.decode(plain)})
         yield total, total, "done"
 
-    def records(self) -> list[Record]:
-        """All that is on disk."""
-        return read(self.folder)
-
     def _answer(self, runner: Runner, task: Task, turn: int, prompt: list[int]) -> Record:
         tokens, marks, told = timed(runner, prompt, self.limit, self.model.eos)
         right = grade(task, self.model.text.decode(tokens)) if turn == len(task.turns) - 1 else None
@@ -111,9 +107,9 @@ class Bench:
 
     def _tokens(self, messages: list[dict[str, str]]) -> list[int] | None:
         try:
-            if self.model.text.tokenizer.chat_template is None:
-                return self.model.tokens("\n\n".join(m["content"] for m in messages) + "\n\n")
-            tokens = self.model.tokens(messages)
+            bare = self.model.text.tokenizer.chat_template is None
+            text = "".join(f"{message['content']}\n\n" for message in messages)
+            tokens = self.model.tokens(text if bare else messages)
         except BadPrompt:
             return None
         return tokens if len(tokens) + self.limit < self.model.context else None

@@ -126,8 +126,8 @@ def _ratio(mine: list[Record], theirs: list[Record]) -> tuple[Ratio, dict[str, f
         means[name] = float(_share(parts.sum(0)))
         picked = rng.integers(len(parts), size=(RESAMPLES, len(parts)))
         draws[i] = _share(parts[picked].sum(1).T)
-    low, high = np.nanpercentile(draws.mean(0), [2.5, 97.5])
-    return (float(np.mean(list(means.values()))), float(low), float(high)), means
+    low, high = np.nanpercentile(np.nanmean(draws, 0), [2.5, 97.5])
+    return (float(np.nanmean(list(means.values()))), float(low), float(high)), means
 
 
 def _share(work: Any) -> Any:

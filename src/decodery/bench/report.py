@@ -46,9 +46,21 @@ def publish(folder: Path) -> list[Figures]:
         partial.write_bytes(plots.png(picture))
         partial.replace(folder / f"{name}.png")
     write(folder / "summary.json", json.dumps([row.as_dict() for row in rows], indent=1))
-    write(folder / "summary.md", "\n".join(f"## {title}\n\n{markdown(table)}" for title, table in tables.items()))
-    write(folder / "report.html", _page(run, tables, [plots.svg(picture) for picture in pictures.values()]))
+    missing = _missing(run, rows)
+    write(
+        folder / "summary.md",
+        missing + "\n".join(f"## {title}\n\n{markdown(table)}" for title, table in tables.items()),
+    )
+    write(folder / "report.html", _page(run, missing, tables, [plots.svg(picture) for picture in pictures.values()]))
     return rows
+
+
+def _missing(run: dict[str, Any], rows: Sequence[Figures]) -> str:
+    """Says so where turns were left out, empty where none were."""
+    turns = run["config"].get("turns", rows[0].prompts)
+    if turns == rows[0].prompts:
+        return ""
+    return f"{turns - rows[0].prompts} of {turns} turns were left out: with the answer they exceed the model's context.\n\n"
 
 
 def overall(rows: Sequence[Figures]) -> Table:
@@ -141,10 +153,11 @@ def _html(table: Table) -> str:
     return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in body)}</table>"
 
 
-def _page(run: dict[str, Any], tables: dict[str, Table], pictures: list[str]) -> str:
+def _page(run: dict[str, Any], missing: str, tables: dict[str, Table], pictures: list[str]) -> str:
     facts = {**run["config"], **run["machine"], "date": run["date"], "command": run["command"]}
     told = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
-    left_out = "".join(f"<p class=note>{escape(reason)}</p>" for reason in run["left_out"])
+    reasons = [*run["left_out"], *filter(None, [missing.strip()])]
+    left_out = "".join(f"<p class=note>{escape(reason)}</p>" for reason in reasons)
     shown = "".join(f"<h2>{escape(title)}</h2>{_html(table)}" for title, table in tables.items())
     page = Path(__file__).with_name("report.html").read_text()
     filled = {"title": run["config"]["suite"], "notes": NOTES, "pictures": "".join(pictures), "tables": shown}

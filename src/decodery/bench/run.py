@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -77,7 +78,13 @@ def _header(
     console: Console,
     told: bool,
 ) -> dict[str, Any]:
-    config = {**vars(choice), "tasks": len(tasks), "runners": [runner.name for runner in runners]}
+    config = {
+        **vars(choice),
+        "runners": [runner.name for runner in runners],
+        "tasks": len(tasks),
+        "turns": sum(len(task.turns) for task in tasks),
+        "digest": hashlib.sha256(repr(tasks).encode()).hexdigest()[:16],
+    }
     if told:  # the run goes on: what it has measured stands
         return {"config": config}
     with console.status("measuring the cost of a forward, load times and memory ..."):
