@@ -19,6 +19,8 @@ from decodery.words import Budget, Scheme, Step
 
 KEEP = 0.97
 """What is kept of a place's earlier observations at each new one: about the last 30 count."""
+FIRST, DEEPER = 0.3, 0.6
+"""What is guessed of a place before anything was seen: where the guess above was right, the next one often is."""
 TRUST = 6.0
 """How many observations the rate of a wider group stands for."""
 DRIFT = 0.1
@@ -87,7 +89,7 @@ class Rates:
 
     def chance(self, place: Place) -> float:
         """That the guess is right, given that its parent is."""
-        chance = 0.3 / (1 + place.rank)
+        chance = (FIRST if place.depth == 1 else DEEPER) / (1 + place.rank)
         for group in place.wider():
             hits, times = self._seen.get(group, (0.0, 0.0))
             chance = (hits + TRUST * chance) / (times + TRUST)
