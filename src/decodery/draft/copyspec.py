@@ -56,10 +56,9 @@ class CopySpec(Drafter):
         stood = 0
         while stood < min(len(self._copied), len(step.tokens)) and self._copied[stood] == step.tokens[stood]:
             stood += 1
-        if stood == len(self._copied) or stood < len(
-            step.tokens
-        ):  # otherwise the step ended before the copy was judged
-            self._length = min(max(2 * stood, SHORTEST), self.copy) if self._copied else self._length
+        ended_first = stood == len(step.tokens) < len(self._copied)  # the step ended before the copy was judged
+        if self._copied and not ended_first:
+            self._length = min(max(2 * stood, SHORTEST), self.copy)
 
     def _index(self, tokens: list[int]) -> None:
         """Roll the hash on; a gamma-gram is booked with the place behind it once a token stands there."""

@@ -9,7 +9,7 @@ import torch
 
 from decodery.law import Law
 from decodery.tree import TokenTree
-from decodery.verify.walk import Child, descend, match, twin
+from decodery.verify.walk import Child, descend, match, refuse, twin
 from decodery.words import Chooser, Rows, Scheme, Verdict, Verifier
 
 
@@ -37,12 +37,7 @@ class MultiRound(Verifier):
                 assert child.q is not None, "drawn and certain siblings do not mix"
                 if (chance := float(left[child.token])) > 0 and rng.flip(chance / float(child.q[child.token])):
                     return twin(children, child.token)
-                rest = (left - child.q.to(left)).clamp_(min=0.0)
-                if not float(rest.sum()) > 0:  # p and q agree up to rounding, and p is as good
-                    rest = left.clone()
-                rest[child.token] = 0.0  # by the rule already, up to rounding
-                if (mass := float(rest.sum())) > 0:
-                    left = rest / mass
+                left = refuse(left, child)
             return rng.pick(left)
 
         return descend(tree, p, rows, choose)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from decodery.law import Law
 from decodery.tree import TokenTree
-from decodery.verify.walk import Child, descend, match
+from decodery.verify.walk import Child, descend, match, refuse
 from decodery.words import Chooser, Rows, Verdict, Verifier
 
 
@@ -33,12 +33,7 @@ class Residual(Verifier):
                 q = 1.0 if child.q is None else float(child.q[child.token])
                 if (chance := float(left[child.token])) > 0 and rng.flip(min(1.0, chance / q)):
                     return child
-                rest = left.clone() if child.q is None else (left - child.q.to(left)).clamp_(min=0.0)
-                if not float(rest.sum()) > 0:  # p and q agree up to rounding, and p is as good
-                    rest = left.clone()
-                rest[child.token] = 0.0  # by the rule already, up to rounding: what was refused stays refused
-                if (mass := float(rest.sum())) > 0:
-                    left = rest / mass
+                left = refuse(left, child)
             return rng.pick(left)
 
         return descend(tree, p, rows, choose)

@@ -46,3 +46,13 @@ def match(left: Tensor, children: Sequence[Child], rng: Chooser) -> Child | int:
 def twin(children: Sequence[Child], token: int) -> Child | None:
     """The first child with this token: the one that is forwarded, and that stands for its repetitions."""
     return next((child for child in children if child.token == token), None)
+
+
+def refuse(left: Tensor, child: Child) -> Tensor:
+    """``left`` ``[V]`` once a child was refused: ``norm(max(left - q, 0))``, in which its token has no chance."""
+    rest = left.clone() if child.q is None else (left - child.q.to(left)).clamp_(min=0.0)
+    if not float(rest.sum()) > 0:  # p and q agree up to rounding, and p is as good
+        rest = left.clone()
+    rest[child.token] = 0.0  # by the rule already, up to rounding: what was refused stays refused
+    mass = float(rest.sum())
+    return rest / mass if mass > 0 else left
