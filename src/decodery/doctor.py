@@ -30,8 +30,9 @@ def examine_all(models: Mapping[str, Model | str]) -> Report:
         if isinstance(found, str):
             report[title] = {"not available": found}
             continue
-        costs = cost_curve(found)
-        report[title] = {f"n={n}": f"{ms:.0f} ms ({ms / costs[1]:.2f} x n=1)" for n, ms in costs.items()}
+        costs, switch = cost_curve(found)
+        report[title] = {f"n={n}": f"{1e3 * s:.0f} ms ({s / costs[1]:.2f} x n=1)" for n, s in costs.items()}
+        report[title]["another n than before"] = f"{1e3 * switch:+.1f} ms"
         engine = overhead(found)
         if engine is not None:
             report[title] |= {

@@ -276,7 +276,7 @@ def _plan(model: Model, spec: str, draft: Drafter, prompt: int, answers: int) ->
     bucket = next((size for size in BUCKETS if prompt <= size), BUCKETS[-1])
     if "measured" not in model.memory:
         model.memory["measured"] = calibrated(model)
-    costs = model.memory.setdefault(("costs", bucket, answers), Costs(model.memory["measured"]))
+    costs = model.memory.setdefault(("costs", bucket, answers), Costs(*model.memory["measured"]))
     return Auto(costs, rates)
 
 

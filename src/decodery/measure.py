@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from decodery.model.kept import kept
 from decodery.model.model import Model
@@ -16,34 +16,43 @@ from decodery.stop import Stop
 from decodery.text import TextStream
 from decodery.tree import TokenTree
 
-FORMAT = 1
+FORMAT = 2
 """Part of what identifies kept costs; raise it when they change their meaning."""
 
 
-def cost_curve(
-    model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int = 64, repeats: int = 5
-) -> dict[int, float]:
-    """Milliseconds of one forward of n new tokens after ``cached`` ones; the median of interleaved repeats."""
+class Curve(NamedTuple):
+    """What a forward costs: ``table``, seconds by new tokens when the one before had as many, and ``switch``, what is added
+    when it had not (a backend that prepares itself for each shape)."""
+
+    table: dict[int, float]
+    switch: float
+
+
+def cost_curve(model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int = 64, repeats: int = 5) -> Curve:
+    """Measure forwards of n new tokens after ``cached`` ones: medians of interleaved repeats, two of a size in a row."""
     session = _warm(model, cached)
-    seconds: dict[int, list[float]] = {n: [] for n in sizes}
+    fresh: dict[int, list[float]] = {n: [] for n in sizes}
+    steady: dict[int, list[float]] = {n: [] for n in sizes}
     for n in (sizes[0], *list(sizes) * repeats):
-        tree = _tree(session, n - 1)
-        start = perf_counter()
-        session.forward(tree)
-        seconds[n].append(perf_counter() - start)
-        session.forget()
-        session.rewind(len(session.tokens) - 1)
-        session.commit([session.tokens[-1]])
-    return {n: 1e3 * statistics.median(times) for n, times in seconds.items()}
+        for seconds in (fresh[n], steady[n]):
+            tree = _tree(session, n - 1)
+            start = perf_counter()
+            session.forward(tree)
+            seconds.append(perf_counter() - start)
+            session.forget()
+            session.rewind(len(session.tokens) - 1)
+            session.commit([session.tokens[-1]])
+    table = {n: statistics.median(times) for n, times in steady.items()}
+    return Curve(table, max(0.0, statistics.median(statistics.median(fresh[n]) - table[n] for n in sizes)))
 
 
-def calibrated(model: Model) -> dict[int, float]:
-    """Seconds of a forward by its tokens: measured in about a second, and kept for the next start."""
+def calibrated(model: Model) -> Curve:
+    """``cost_curve`` for the planner: measured in about a second, and kept for the next start."""
     network = model.network
     size = sum(p.numel() for p in network.parameters())
     facts = (FORMAT, model.backend, bool(model.linear), type(network).__name__, size, network.dtype, network.device)
-    costs = kept("costs", facts, lambda: {n: ms / 1e3 for n, ms in cost_curve(model, (1, 2, 4, 8, 16)).items()})
-    return {int(n): float(seconds) for n, seconds in costs.items()}
+    table, switch = kept("costs", facts, lambda: cost_curve(model, (1, 2, 4, 8, 16)))
+    return Curve({int(n): float(seconds) for n, seconds in table.items()}, float(switch))
 
 
 @dataclass(frozen=True)

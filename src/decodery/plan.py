@@ -104,27 +104,32 @@ class Rates:
 
 @dataclass
 class Costs:
-    """Seconds of a forward by its tokens: measured for a few sizes, corrected by every real step."""
+    """Seconds of a forward by its tokens: measured for a few sizes, corrected by every real step.
+
+    ``switch`` comes on top where the forward before had another number of tokens (``after``; None: not known).
+    """
 
     table: dict[int, float]
+    switch: float = 0.0
 
     def __post_init__(self) -> None:
         self.table = dict(sorted(self.table.items()))
 
-    def __call__(self, n: int) -> float:
+    def __call__(self, n: int, after: int | None = None) -> float:
         """Straight lines between and beyond the sizes measured."""
+        extra = self.switch if after not in (None, n) else 0.0
         if n in self.table:
-            return self.table[n]
+            return self.table[n] + extra
         sizes = list(self.table)
         high = next((i for i, size in enumerate(sizes) if size > n), len(sizes) - 1)
         high = max(high, 1)
         a, b = sizes[high - 1], sizes[high]
-        return self.table[a] + (self.table[b] - self.table[a]) * (n - a) / (b - a)
+        return self.table[a] + (self.table[b] - self.table[a]) * (n - a) / (b - a) + extra
 
-    def correct(self, n: int, seconds: float) -> None:
+    def correct(self, n: int, seconds: float, after: int | None = None) -> None:
         """A forward of ``n`` tokens took this long: the nearest size moves, and the others as far as order demands."""
         near = min(self.table, key=lambda size: abs(size - n))
-        ratio = min(max(seconds / self(n), 0.5), 2.0)
+        ratio = min(max(seconds / self(n, after), 0.5), 2.0)
         self.table[near] *= 1 + DRIFT * (ratio - 1)
         for size in self.table:
             bound = max if size > near else min
@@ -153,7 +158,7 @@ class Auto(Plan):
     _proposed: TokenTree = field(default_factory=TokenTree)
     _streak: int = 0
     _asked: bool = False
-    _begun: bool = False
+    _last: int | None = None
     _pause: int = 0
     _rest: int = 1
 
@@ -169,9 +174,9 @@ class Auto(Plan):
         promise = self.promises(tree)
         order = sorted(range(len(tree)), key=lambda node: -promise[node])
         gains = list(accumulate((promise[node] for node in order), initial=1.0))
-        rates = [gain / (self.costs(k + 1) + self._drafting) for k, gain in enumerate(gains)]
+        rates = [gain / (self.costs(k + 1, self._last) + self._drafting) for k, gain in enumerate(gains)]
         best = max(range(len(rates)), key=rates.__getitem__)
-        if self._asked and rates[best] <= MARGIN / self.costs(1):
+        if self._asked and rates[best] <= MARGIN / self.costs(1, self._last):
             best = 0
             if self._drafting > CHEAP * self.costs(1):
                 self._pause, self._rest = self._rest, min(2 * self._rest, LONGEST_PAUSE)
@@ -185,9 +190,9 @@ class Auto(Plan):
             drafting = step.seconds.get("draft", 0.0)
             self._drafting += DRIFT * (drafting - self._drafting) if self._drafting else drafting
         n = len(step.tree.live()) + 1
-        if self._begun and "forward" in step.seconds and len(step.rows) == n:
-            self.costs.correct(n, step.seconds["forward"])
-        self._begun = True  # the first forward had the prompt to read as well
+        if self._last and "forward" in step.seconds and len(step.rows) == n:  # the first had the prompt to read as well
+            self.costs.correct(n, step.seconds["forward"], self._last)
+        self._last = n
         if self._asked and not _may_cut(step.tree):
             self._weigh(len(step.tokens), n)
         proposed, node, guessed = self._proposed, ROOT, True

@@ -52,7 +52,8 @@ def profile(model: Model, prompt: Any, recipe: Recipe, max_new_tokens: int = 128
         phases["mask"], phases["forward"] = phases["forward"] - network, network
     phases["text"] = stats.seconds - stats.first - sum(phases.values())
     order = ("draft", "mask", "forward", "constrain", "guide", "verify", "commit", "text")
-    return Profile({name: max(phases[name], 0.0) for name in order if name in phases}, stats, cost_curve(model, SIZES))
+    costs = {n: 1e3 * seconds for n, seconds in cost_curve(model, SIZES).table.items()}
+    return Profile({name: max(phases[name], 0.0) for name in order if name in phases}, stats, costs)
 
 
 def bars(values: dict[str, float], width: int = 40) -> list[tuple[str, str, float]]:

@@ -42,7 +42,8 @@ def trees(draw: Any) -> TokenTree:
 def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data: Any) -> None:
     """Over all parts of the proposal that keep parents, and earlier siblings where they were drawn, none promises more
     tokens per second."""
-    plan = Auto(Costs({n: sum(costs[:n]) for n in range(1, 8)}))
+    plan = Auto(Costs({n: sum(costs[:n]) for n in range(1, 8)}, data.draw(st.floats(0.0, 2.0))))
+    last = plan._last = data.draw(st.none() | st.integers(1, 7))
     for node in range(len(tree)):
         rank = tree.children(tree.parents[node]).index(node)
         place = Place(tree.depths[node], rank, 0, 0)
@@ -50,7 +51,7 @@ def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data
     promise = plan.promises(tree)
 
     def rate(nodes: tuple[int, ...]) -> float:
-        return (1 + sum(promise[node] for node in nodes)) / plan.costs(len(nodes) + 1)
+        return (1 + sum(promise[node] for node in nodes)) / plan.costs(len(nodes) + 1, last)
 
     def whole(nodes: tuple[int, ...]) -> bool:
         return all(
@@ -66,7 +67,7 @@ def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data
     plan.budget(Budget(64, 64))
     chosen = plan.cut(tree)
     best = max(map(rate, parts))
-    if best <= MARGIN / plan.costs(1):  # not worth it
+    if best <= MARGIN / plan.costs(1, last):  # not worth it
         assert not chosen.tokens
         return
     nodes = tuple(node for node in range(len(tree)) if tree.tokens[node] in chosen.tokens)
@@ -127,6 +128,14 @@ def test_the_prompts_forward_is_no_sign_of_what_a_step_costs() -> None:
     assert plan.costs(1) == 1.0
     plan.observe(step)
     assert plan.costs(1) > 1.0
+
+
+def test_another_size_than_before_costs_more_and_is_no_sign_of_a_slow_forward() -> None:
+    costs = Costs({1: 1.0, 2: 2.0, 4: 4.0}, switch=0.5)
+    assert [costs(n, 2) for n in (1, 2, 3, 8)] == [1.5, 2.0, 3.5, 8.5]
+    assert costs(3) == 3.0
+    costs.correct(4, 4.5, after=2)
+    assert costs(4) == 4.0
 
 
 def test_fixed_and_off() -> None:

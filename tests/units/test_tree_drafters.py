@@ -246,7 +246,7 @@ COST = {1: 1.0, 2: 1.35, 3: 1.42, 4: 2.0, 64: 99.0}
 class KnownCosts(Costs):
     """Costs that no toy's real seconds correct."""
 
-    def correct(self, n: int, seconds: float) -> None:
+    def correct(self, n: int, seconds: float, after: int | None = None) -> None:
         pass
 
 

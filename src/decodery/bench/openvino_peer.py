@@ -32,7 +32,9 @@ class GenAiPeer:
     def __init__(self, name: str, spec: str, model: Model, mode: str, option: str) -> None:
         self.name, self.eos = name, set(model.eos)
         folder = _exported(spec, model)
-        self.pipeline: Any = genai.LLMPipeline(str(folder), "CPU", **({"prompt_lookup": True} if mode else {}))
+        # Without the hint it computes in bfloat16 wherever the processor can, which is another model.
+        lookup = {"prompt_lookup": True} if mode else {}
+        self.pipeline: Any = genai.LLMPipeline(str(folder), "CPU", INFERENCE_PRECISION_HINT="f32", **lookup)
         self.options = {"num_assistant_tokens": DRAFTS, "max_ngram_size": NGRAM} if mode else {}
 
     def __call__(self, prompt: list[int], limit: int, mark: Mark) -> Told:

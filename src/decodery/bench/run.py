@@ -94,11 +94,14 @@ def _header(
             "date": datetime.now().astimezone().isoformat(timespec="minutes"),
             "command": shlex.join(["decodery", *sys.argv[1:]]),
             "left_out": left_out,
-            "costs": {
-                _backend(m): {n: round(ms, 2) for n, ms in cost_curve(m, SIZES).items()} for m in models.values()
-            },
+            "costs": {_backend(m): _costs(m) for m in models.values()},
             "footprints": {r.name: footprint(r.name, choice.model, choice.backend, choice.plan) for r in runners},
         }
+
+
+def _costs(model: Model) -> dict[int, float]:
+    """Milliseconds of a forward by its tokens."""
+    return {n: round(1e3 * seconds, 2) for n, seconds in cost_curve(model, SIZES).table.items()}
 
 
 def _backend(model: Model) -> str:
