@@ -369,9 +369,9 @@ def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", backend: BACKEND = "
 def bench(
     suite: Annotated[str, typer.Argument(help="spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
-    methods: Annotated[str, typer.Option(help="Drafters, separated by commas; DRAFT@torch picks a backend.")] = (
-        "none,ngram,recycling,jacobi"
-    ),
+    methods: Annotated[
+        str, typer.Option(help="Drafters, separated by commas; DRAFT@torch: its backend; or all-training-free.")
+    ] = ("none,ngram,recycling,jacobi"),
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
     limit: Annotated[int | None, typer.Option(help="At most so many questions, spread over the categories.")] = None,
     report: Annotated[Path, typer.Option(help="Folder of the results; an interrupted run goes on in it.")] = Path(

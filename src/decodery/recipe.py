@@ -152,11 +152,12 @@ def parse(spec: str, role: str = "draft") -> tuple[str, dict[str, Any]]:
     return name.strip(), parameters
 
 
-def specs(text: str, role: str = "draft") -> list[str]:
-    """``"none,ngram:max=4,width=3"`` -> specs; what names no part of the role continues the parameters before it."""
+def specs(text: str, role: str = "draft", also: str = "") -> list[str]:
+    """``"none,ngram:max=4,width=3"`` -> specs; what names no part of the role, nor ``also``, continues the parameters
+    before it."""
     found: list[str] = []
     for item in map(str.strip, _split(text)):
-        if found and re.split("[:(]", item)[0] not in ROLES[role] and ":" in found[-1]:
+        if found and re.split("[:(]", item)[0] not in (*ROLES[role], also) and ":" in found[-1]:
             found[-1] += f",{item}"
         else:
             found.append(item)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
 
-from decodery.bench.driver import PLAIN, Bench, Record, read, timed
+from decodery.bench.driver import Bench, Record, read, timed
 from decodery.bench.figures import figures
 from decodery.bench.grade import code, number, passes
 from decodery.bench.report import publish
-from decodery.bench.runners import Told, peer, peer_names
+from decodery.bench.runners import ALL, PLAIN, Told, methods, peer, peer_names
 from decodery.bench.suites import Task, spread, tasks_of
 from decodery.errors import DecoderyError
 

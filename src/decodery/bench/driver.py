@@ -11,13 +11,10 @@ from time import perf_counter
 from typing import Any
 
 from decodery.bench.grade import grade
-from decodery.bench.runners import Runner, Told
+from decodery.bench.runners import PLAIN, Runner, Told
 from decodery.bench.suites import Task
 from decodery.errors import BadPrompt, DecoderyError
 from decodery.model.model import Model
-
-PLAIN = "none"
-"""The method all others are compared with; its answers are the history of later turns."""
 
 
 @dataclass

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from decodery.bench.driver import PLAIN, Record
+from decodery.bench.driver import Record
+from decodery.bench.runners import PLAIN
 from decodery.compare import judge
 
 RESAMPLES = 1000

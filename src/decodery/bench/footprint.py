@@ -42,7 +42,7 @@ def main(name: str, spec: str, backend: str, plan: str) -> None:
         imports = memory()["own"] << 20
         runner, eos, prompt = peer(name, spec, hull), hull.eos, hull.encode(PROMPT * 8)
     else:
-        runner = methods([name], spec, backend, plan, {})[0]
+        runner = methods([name], spec, backend, plan, {})[0][0]
         eos, prompt = runner.model.eos, runner.model.encode(PROMPT * 8)
     loaded = perf_counter() - start
     timed(runner, prompt, 64, eos)

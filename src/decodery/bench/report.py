@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from decodery.bench import plots
-from decodery.bench.driver import PLAIN, read, write
+from decodery.bench.driver import read, write
 from decodery.bench.figures import Figures, figures
+from decodery.bench.runners import PLAIN
 
 NOTES = (
     "Greedy decoding of the same prompt tokens, every runner in turn on every prompt, in one process. "

@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from decodery.bench.driver import PLAIN, Bench
+from decodery.bench.driver import Bench
 from decodery.bench.figures import Figures
 from decodery.bench.footprint import footprint
-from decodery.bench.runners import Runner, methods, peer, peer_names
+from decodery.bench.runners import ALL, PLAIN, Runner, methods, peer, peer_names
 from decodery.bench.suites import Task
 from decodery.doctor import machine
 from decodery.errors import BadModel, DecoderyError
@@ -47,10 +47,12 @@ def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DecoderyError(f"cannot write the report to {folder}: {error}") from error
-    names = list(dict.fromkeys((PLAIN, *specs(choice.methods))))
+    names = list(dict.fromkeys((PLAIN, *specs(choice.methods, also=ALL))))
     models: dict[str, Model] = {}
-    runners: list[Runner] = list(methods(names, choice.model, choice.backend, choice.plan, models))
-    left_out = []
+    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models)
+    runners: list[Runner] = list(ours)
+    for reason in left_out:
+        console.print(f"[yellow]{reason}[/yellow]")
     for name in peer_names(choice.peers):
         try:
             runners.append(peer(name, choice.model, models[choice.backend]))

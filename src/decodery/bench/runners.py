@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+from decodery.build import build
 from decodery.engine import stream
 from decodery.errors import DecoderyError
 from decodery.model.load import load
 from decodery.model.model import Model
+from decodery.recipe import Recipe
+from decodery.registry import ROLES
 from decodery.stats import Stats
 from decodery.words import Tensor
+
+PLAIN = "none"
+"""The method all others are compared with; its answers are the history of later turns."""
 
 Mark = Callable[[Sequence[int]], None]
 """To be called with each burst of new tokens the moment they are known."""
@@ -100,13 +106,45 @@ def peer(name: str, spec: str, model: Model) -> Runner:
     return runner
 
 
-def methods(names: Sequence[str], spec: str, backend: str, plan: str, models: dict[str, Model]) -> list[Ours]:
-    """Our runners. ``draft@backend`` picks another backend for one method; ``models`` keeps the loaded ones."""
-    found = []
-    for name in names:
-        draft, _, own = name.partition("@")
-        where = own or backend
+ALL = "all-training-free"
+"""Stands for every drafter that runs as it is, on the chosen backend or, where it needs what that has not, on torch."""
+
+
+def methods(
+    names: Sequence[str], spec: str, backend: str, plan: str, models: dict[str, Model]
+) -> tuple[list[Ours], list[str]]:
+    """Our runners, and why some of ``ALL`` are left out.
+
+    ``draft@backend`` picks another backend for one method; ``models`` keeps the loaded ones.
+    """
+
+    def model(where: str) -> Model:
         if where not in models:
             models[where] = load(spec, backend=where)
-        found.append(Ours(name, models[where], draft, plan))
-    return found
+        return models[where]
+
+    wanted, left_out = list(names), list[str]()
+    if ALL in wanted:
+        at = wanted.index(ALL)
+        wanted[at : at + 1] = [_runnable(name, backend, model, left_out) for name in ROLES["draft"]]
+        if any(name.endswith("@torch") for name in wanted):
+            wanted.append(f"{PLAIN}@torch")
+    found = []
+    for name in filter(None, dict.fromkeys(wanted)):
+        draft, _, own = name.partition("@")
+        where = own or backend
+        found.append(Ours(name, model(where), draft, plan))
+    return found, left_out
+
+
+def _runnable(name: str, backend: str, model: Callable[[str], Model], left_out: list[str]) -> str:
+    """The drafter on the first backend that takes it; empty, with the reason noted, where none does."""
+    reason = ""
+    for where, method in ((backend, name), ("torch", f"{name}@torch")):
+        try:
+            build(Recipe.of(draft=name), model(where))
+            return method
+        except DecoderyError as error:
+            reason = str(error)
+    left_out.append(f"{name}: {reason}")
+    return ""
