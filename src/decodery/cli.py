@@ -370,7 +370,7 @@ def bench(
     suite: Annotated[str, typer.Argument(help="spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
     methods: Annotated[
-        str, typer.Option(help="Drafters, separated by commas; DRAFT@torch: its backend; or all-training-free.")
+        str, typer.Option(help="Drafters, separated by commas; DRAFT+VERIFY, DRAFT@torch, or all-training-free.")
     ] = ("none,ngram,recycling,jacobi"),
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
     limit: Annotated[int | None, typer.Option(help="At most so many questions, spread over the categories.")] = None,
@@ -381,6 +381,7 @@ def bench(
     max_new_tokens: TOKENS = 128,
     plan: PLAN = "auto",
     backend: BACKEND = "auto",
+    guide: GUIDE = [],  # noqa: B006
 ) -> None:
     """Time methods and peers on many prompts, in turns, and write tables, pictures and a page."""
     with _errors():
@@ -390,7 +391,8 @@ def bench(
         _silence()
         from decodery.bench.run import Choice, run
 
-        rows = run(Choice(suite, model, methods, peers, backend, plan, max_new_tokens), tasks, report, err)
+        choice = Choice(suite, model, methods, peers, backend, plan, max_new_tokens, tuple(guide))
+        rows = run(choice, tasks, report, err)
         out.print(
             (report / "summary.md").read_text() if rows else "nothing was answered: all prompts exceed the context"
         )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
 
+from decodery.bench import runners
 from decodery.bench.driver import Bench, Record, read, timed
 from decodery.bench.figures import figures
 from decodery.bench.grade import code, number, passes
@@ -20,6 +21,9 @@ from decodery.bench.report import publish
 from decodery.bench.runners import ALL, PLAIN, Told, methods, peer, peer_names
 from decodery.bench.suites import Task, spread, tasks_of
 from decodery.errors import DecoderyError
+from decodery.model.toy import ToyModel
+from decodery.registry import ROLES
+from decodery.words import Cap
 
 EOS = frozenset({0})
 
@@ -98,6 +102,19 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert records[: len(before)] == before
     assert len({record.key for record in records}) == len(records) == 6
     assert plain.calls + other.calls == 6 - len(before) + 2  # and one warm-up each
+
+
+def test_all_training_free_takes_each_drafter_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    toys = {"fast": ToyModel(can=frozenset({Cap.TREE})), "torch": ToyModel()}
+    monkeypatch.setattr(runners, "load", lambda spec, backend: toys[backend])
+    found, left_out = methods([PLAIN, ALL], "toy", "fast", "auto", {})
+    names = [method.name for method in found]
+    assert names[0] == PLAIN
+    assert names[-1] == f"{PLAIN}@torch"
+    assert {"ngram", "mix", "model@torch"} <= set(names)
+    assert len(names) == len(set(names))
+    assert [reason.partition(":")[0] for reason in left_out] == ["datastore"]
+    assert len(found) + len(left_out) == len(ROLES["draft"]) + 1
 
 
 def test_another_run_is_not_continued(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from decodery.bench.figures import Figures, figures
 from decodery.bench.runners import PLAIN
 
 NOTES = (
-    "Greedy decoding of the same prompt tokens, every runner in turn on every prompt, in one process. "
+    "Decoding of the same prompt tokens, greedy unless guides are named, every runner in turn on every prompt, in one process. "
     "tok/s counts decoding: tokens after the first burst by the seconds they took; the prompt's time is in the time to "
     "first token, and 'whole' counts both. Ratios are taken in each category and averaged over the categories; in "
     "brackets the 95 % interval (bootstrap over prompts). Acceptance leaves the verifier's own token out, tokens per "
@@ -30,7 +30,7 @@ def publish(folder: Path) -> list[Figures]:
     run = json.loads((folder / "run.json").read_text())
     records = read(folder)
     names = list(dict.fromkeys(record.runner for record in records))
-    rows = figures(records, [PLAIN, *(name for name in names if plots.is_peer(name))])
+    rows = figures(records, [name for name in names if name.partition("@")[0] == PLAIN or plots.is_peer(name)])
     if not rows:
         return []
     pictures = {"speed": plots.speeds(rows)}
@@ -38,7 +38,10 @@ def publish(folder: Path) -> list[Figures]:
     pictures |= {f"against-{name}": plots.categories(rows, name) for name in references}
     if run["costs"]:
         pictures["cost"] = plots.costs(run["costs"])
-    tables = {"Methods": overall(rows), **{f"Speed against {r}": by_category(rows, r) for r in references}}
+    tables = {
+        "Methods": overall(rows, bool(run["config"].get("guides"))),
+        **{f"Speed against {r}": by_category(rows, r) for r in references},
+    }
     tables |= {"Tokens per forward": by_forwards(rows), "Accepted drafts": by_depth(rows)}
     if run["footprints"]:
         tables["Load and memory"] = footprints(run["footprints"])
@@ -64,8 +67,8 @@ def _missing(run: dict[str, Any], rows: Sequence[Figures]) -> str:
     return f"{turns - rows[0].prompts} of {turns} turns were left out: with the answer they exceed the model's context.\n\n"
 
 
-def overall(rows: Sequence[Figures]) -> Table:
-    """The leaderboard, fastest first."""
+def overall(rows: Sequence[Figures], sampled: bool = False) -> Table:
+    """The leaderboard, fastest first; drawn answers (``sampled``) are not compared with each other."""
     references = list(rows[0].ratios)
     best = sorted(rows, key=lambda row: -row.speed)
     head = ["method", "tok/s", *(f"x {name}" for name in references), "tokens/forward", "accepted", "draft time"]
@@ -83,7 +86,7 @@ def overall(rows: Sequence[Figures]) -> Table:
             f"{row.p95:.1f}",
             f"{row.first:.2f}",
             f"{row.whole:.1f}",
-            f"{row.same} of {row.prompts}" + (f" ({row.ties} ties)" if row.ties else ""),
+            "drawn" if sampled else f"{row.same} of {row.prompts}" + (f" ({row.ties} ties)" if row.ties else ""),
             *([_figure(row.right, ".1%")] if graded else []),
         ]
         for row in best

@@ -39,6 +39,7 @@ class Choice:
     backend: str = "auto"
     plan: str = "auto"
     max_new_tokens: int = 128
+    guides: tuple[str, ...] = ()
 
 
 def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -> list[Figures]:
@@ -48,8 +49,10 @@ def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -
     except OSError as error:
         raise DecoderyError(f"cannot write the report to {folder}: {error}") from error
     names = list(dict.fromkeys((PLAIN, *specs(choice.methods, also=ALL))))
+    if choice.guides and choice.peers:
+        raise DecoderyError("the peers decode greedily here: leave out --peers or --guide")
     models: dict[str, Model] = {}
-    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models)
+    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models, choice.guides)
     runners: list[Runner] = list(ours)
     for reason in left_out:
         console.print(f"[yellow]{reason}[/yellow]")
@@ -81,7 +84,7 @@ def _header(
     told: bool,
 ) -> dict[str, Any]:
     config = {
-        **vars(choice),
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in vars(choice).items()},
         "runners": [runner.name for runner in runners],
         "tasks": len(tasks),
         "turns": sum(len(task.turns) for task in tasks),

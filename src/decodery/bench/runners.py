@@ -26,7 +26,7 @@ Mark = Callable[[Sequence[int]], None]
 
 
 class Runner(Protocol):
-    """Greedy decoding by one method.
+    """Decoding by one method.
 
     A call continues ``prompt`` (token ids) by at most ``limit`` tokens and tells ``mark`` each burst of them as it comes;
     a token that ends the answer is told too, what comes after it is ignored. Nothing is kept between two calls.
@@ -51,15 +51,18 @@ class Told:
 
 @dataclass
 class Ours:
-    """A method of our own: a drafter's spec."""
+    """A method of our own: a drafter's spec, or ``DRAFT+VERIFY``; greedy unless a guide samples (always the same draws)."""
 
     name: str
     model: Model
-    draft: str
+    method: str
     plan: str = "auto"
+    guides: Sequence[str] = ()
 
     def __call__(self, prompt: list[int], limit: int, mark: Mark) -> Told:
-        pieces = stream(self.model, prompt, draft=self.draft, max_new_tokens=limit, plan=self.plan)
+        draft, _, verify = self.method.partition("+")
+        recipe = Recipe.of(draft, verify or None, self.guides)
+        pieces = stream(self.model, prompt, recipe=recipe, max_new_tokens=limit, plan=self.plan, seed=0)
         firsts: list[Tensor] = []
         for piece in pieces:
             if piece.step is not None:
@@ -111,7 +114,7 @@ ALL = "all-training-free"
 
 
 def methods(
-    names: Sequence[str], spec: str, backend: str, plan: str, models: dict[str, Model]
+    names: Sequence[str], spec: str, backend: str, plan: str, models: dict[str, Model], guides: Sequence[str] = ()
 ) -> tuple[list[Ours], list[str]]:
     """Our runners, and why some of ``ALL`` are left out.
 
@@ -133,7 +136,7 @@ def methods(
     for name in filter(None, dict.fromkeys(wanted)):
         draft, _, own = name.partition("@")
         where = own or backend
-        found.append(Ours(name, model(where), draft, plan))
+        found.append(Ours(name, model(where), draft, plan, guides))
     return found, left_out
 
 

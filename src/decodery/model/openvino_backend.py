@@ -29,11 +29,15 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from decodery.errors import BadModel
 from decodery.model.eight_bits import encode_graph, round_weights
+from decodery.model.joined import join_products
 from decodery.model.model import Model
 from decodery.model.probe import Ability, check
 from decodery.model.slots import Batch, SlotArena
 from decodery.model.torch_backend import windows_of
 from decodery.words import Cap, Tensor
+
+FORMAT = 2
+"""Of the converted graph; another one is converted anew."""
 
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -191,7 +195,7 @@ def _fingerprint(path: str, config: Any) -> str:
     """Changes when the weights do: the hub's commit, or the sizes and times of local files."""
     files = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else []
     state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    text = repr((path, getattr(config, "_commit_hash", None), state, openvino.__version__))
+    text = repr((FORMAT, path, getattr(config, "_commit_hash", None), state, openvino.__version__))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -264,6 +268,7 @@ def _graph(network: PreTrainedModel) -> Any:
         port.get_tensor().set_names({name})
     graph.validate_nodes_and_infer_types()
     _make_stateful(graph, states, heads, size)
+    join_products(graph)
     return graph
 
 
