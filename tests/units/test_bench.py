@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 def test_all_training_free_takes_each_drafter_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     toys = {"fast": ToyModel(can=frozenset({Cap.TREE})), "torch": ToyModel()}
-    monkeypatch.setattr(runners, "load", lambda spec, backend: toys[backend])
+    monkeypatch.setattr(runners, "load", lambda _, backend: toys[backend])
     found, left_out = methods([PLAIN, ALL], "toy", "fast", "auto", {})
     names = [method.name for method in found]
     assert names[0] == PLAIN

@@ -38,8 +38,9 @@ def publish(folder: Path) -> list[Figures]:
     pictures |= {f"against-{name}": plots.categories(rows, name) for name in references}
     if run["costs"]:
         pictures["cost"] = plots.costs(run["costs"])
+    drawn = bool(run["config"].get("guides"))
     tables = {
-        "Methods": overall(rows, bool(run["config"].get("guides"))),
+        "Methods": overall(rows, drawn),
         **{f"Speed against {r}": by_category(rows, r) for r in references},
     }
     tables |= {"Tokens per forward": by_forwards(rows), "Accepted drafts": by_depth(rows)}
