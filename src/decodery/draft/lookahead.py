@@ -20,8 +20,8 @@ class Lookahead(Drafter):
 
     ``n``: tokens of an n-gram. ``guesses``: how many n-grams are kept for a first token, and drafted. ``prompt``: also pool
     the prompt's n-grams. ``pool``: first tokens remembered, those learnt last. Costs about ``(window + guesses) * (n - 1)``
-    nodes a step; the paper takes window=15, n=5, guesses=15 on a GPU. The pool takes about 200 bytes an n-gram, so at
-    most ``200 * pool * guesses`` (3 MB), and goes with the request. Needs plan="off" or a plan of enough nodes: the window
+    nodes a step; the paper takes window=15, n=5, guesses=15 on a GPU. The pool takes 200 to 250 bytes an n-gram,
+    ``250 * pool * guesses`` (4 MB) at most, and goes with the request. Needs plan="off" or a plan of enough nodes: the window
     pays in later steps, and "auto" keeps only what pays in this one.
     """
 
