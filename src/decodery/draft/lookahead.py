@@ -1,4 +1,14 @@
-"""Lookahead decoding: a window of Jacobi trajectories makes n-grams, and those that fit are guessed."""
+"""Lookahead decoding: a window of Jacobi trajectories makes n-grams, and those that fit are guessed.
+
+Both branches of the paper are one token tree, and its mask is that of the tree. The oldest tokens of all columns are a
+chain below the text, each column's younger tokens a chain below its oldest one; the first column's oldest token is the
+text's last, as in the authors' code. N-grams of the pool are branches below the text. As in that code the window moves by
+one place a step, however many tokens were accepted.
+
+What differs: where branches agree they share nodes; the window's tokens may be accepted as well; its new tokens are the
+likeliest under the guides and the constraint; it starts from the prompt's last tokens instead of random ones; in the
+first n - 2 steps, while columns grow to their length, it stays one place behind; an end of sequence in it is kept.
+"""
 
 from __future__ import annotations
 
