@@ -7,7 +7,7 @@ one place a step, however many tokens were accepted.
 
 What differs: where branches agree they share nodes; the window's tokens may be accepted as well; its new tokens are the
 likeliest under the guides and the constraint; it starts from the prompt's last tokens instead of random ones; in the
-first n - 2 steps, while columns grow to their length, it stays one place behind; an end of sequence in it is kept.
+first n - 2 steps, while columns grow to their length, they go along with the text; an end of sequence in it is kept.
 """
 
 from __future__ import annotations
