@@ -16,6 +16,8 @@ ROLES: dict[str, dict[str, str]] = {
         "recycling": "decodery.draft.recycling:Recycling",
         "model": "decodery.draft.model:ModelDraft",
         "jacobi": "decodery.draft.jacobi:Jacobi",
+        "speculative-jacobi": "decodery.draft.speculative_jacobi:SpeculativeJacobi",
+        "lookahead": "decodery.draft.lookahead:Lookahead",
         "copyspec": "decodery.draft.copyspec:CopySpec",
         "suffix": "decodery.draft.suffix:Suffix",
         "aded": "decodery.draft.aded:Aded",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from decodery.law import Laws
@@ -35,12 +36,20 @@ class Jacobi(Drafter):
         return TokenTree.chain(self._guesses[: min(budget.nodes, budget.depth)])
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
-        # Each row along the window speaks about the position after it; the committed tokens took the first ones. The tree
-        # may hold other drafts beside the window, or less than all of it.
-        rows, node = [0], ROOT
-        for guess in self._guesses:
-            node = next((i for i in step.tree.children(node) if step.tree.tokens[i] == guess), ROOT)
-            if (row := step.rows.at(node)) is None or node == ROOT:
-                break
-            rows.append(row)
+        # Each row along the window speaks about the position after it; the committed tokens took the first ones.
+        rows = rows_along(step, self._guesses)
         self._guesses = step.rows.logits[rows[len(step.tokens) :]].argmax(-1).tolist()
+
+
+def rows_along(step: Step, tokens: Iterable[int]) -> list[int]:
+    """The row after the last committed token and those after each of these tokens, as far as the pass followed them.
+
+    The tree may hold other drafts beside them, or less than all of them.
+    """
+    rows, node = [0], ROOT
+    for token in tokens:
+        node = next((child for child in step.tree.children(node) if step.tree.tokens[child] == token), ROOT)
+        if node == ROOT or (row := step.rows.at(node)) is None:
+            break
+        rows.append(row)
+    return rows
