@@ -15,18 +15,19 @@ import pytest
 import torch
 
 from decodery.build import build
-from decodery.chooser import Seeded
+from decodery.chooser import Seeded, enumerate_law
 from decodery.draft.pearl import Pearl
 from decodery.errors import DecoderyError, PartsClash
 from decodery.guide.temperature import Temperature
+from decodery.law import Law
 from decodery.loop import speculate, together
 from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.toy import LanguageModel, ToyArena, ToyModel, table
 from decodery.plan import OFF, Auto, Costs, Fixed, Plan
 from decodery.recipe import part
 from decodery.stop import Stop
-from decodery.tree import ROOT
-from decodery.words import Program, Step, Tensor
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Chooser, Program, Rows, Step, Tensor, Verdict, Verifier
 
 from ..laws.exact import PROMPT, Count, produced, recipe, variation, wanted
 
@@ -275,6 +276,27 @@ def test_the_law_of_whole_rounds(verify: str, overlap: bool) -> None:
     assert count.refused
 
 
+class Stubborn(Verifier):
+    """Refuses all drafts and draws a token that may be one of them."""
+
+    def __call__(self, tree: TokenTree, p: Law, rows: Rows, rng: Chooser) -> Verdict:
+        law = p.row(0)
+        assert law is not None
+        return Verdict((), (rng.pick(law),))
+
+
+def test_drafts_that_were_judged_are_not_offered_again() -> None:
+    """Not even where the verifier's own token is the first of them."""
+    toy = Pair(draft=TARGET)
+    built = build(recipe(Pearl(path="toy"), Stubborn(), WARM), toy)
+    parts = (copy.copy(built.draft), built.verify, built.laws, built.constrain)
+    running = speculate(toy.session(PROMPT), *parts, Seeded(1), Stop(max_new_tokens=60), built.want)
+    found = [step for _, step in together([running])]
+    agreed = [after for step, after in pairwise(found) if step.tree.tokens[:1] == step.tokens]
+    assert len(agreed) > 5
+    assert not any(after.tree.tokens for after in agreed)
+
+
 class KnownCosts(Costs):
     """Costs that no toy's real seconds correct."""
 
@@ -286,6 +308,22 @@ class KnownCosts(Costs):
 def test_a_plan_that_cuts_leaves_the_same_text(plan: Plan) -> None:
     found = steps(Pair(draft=near), 200, gamma=4, plan=copy.deepcopy(plan))
     assert tokens(found) == plain(200)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_plan_that_cuts_leaves_the_law(nodes: int) -> None:
+    """The rest of a block, and the guess that opens the next, are then drafts like any other."""
+    toy = ToyModel(vocab=2, seed=5)
+    built = build(recipe(Pearl(path="toy", gamma=3), None, WARM), toy)
+
+    def once(rng: Chooser) -> tuple[int, ...]:
+        session, stop = toy.session(PROMPT), Stop(max_new_tokens=5)
+        parts = (copy.deepcopy(built.draft), built.verify, built.laws, built.constrain, rng, stop, built.want)
+        for _ in together([speculate(session, *parts, Fixed(nodes))]):
+            pass
+        return tuple(session.tokens[len(PROMPT) :])
+
+    assert variation(wanted(toy, built, 5), enumerate_law(once)) < 1e-9
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------

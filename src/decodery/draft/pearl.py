@@ -132,8 +132,8 @@ class Pearl(Drafter):
             self._block.dropped = not _agree([*self._ahead, *self._block.drawn], step.tokens)
             self._ahead += self._block.collect()
         tree, end = step.tree, step.verdict.path[-1] if step.verdict.path else ROOT
-        # A draft that was judged and refused may still come as the verifier's own token (block verification). Those
-        # behind it had a part in the refusal, so they are no fresh draws any more.
+        # Should a verifier draw as its own what it refused as a draft, the drafts behind that one are no fresh draws any
+        # more: they were judged along with it.
         judged = any(tree.tokens[child] in step.verdict.extra for child in tree.children(end))
         stands = _agree(self._ahead, step.tokens) and not judged
         self._ahead = self._ahead[len(step.tokens) :] if stands else []
