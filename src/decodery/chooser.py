@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -36,25 +37,40 @@ class Seeded:
     def noise(self) -> float:
         return float(np.clip(self._random.random(), 1e-16, 1 - 1e-16))
 
+    def fork(self) -> Seeded:
+        fork = Seeded()
+        (fork._random,) = self._random.spawn(1)
+        return fork
+
+
+Turn = tuple[int, ...]
+"""Where a choice stands: its number in its chooser, behind the number of the fork that made this chooser, and so on."""
+Option = tuple[int, float]
+"""What may be chosen, and its chance."""
+
 
 @dataclass
 class Scripted:
-    """Replays a script of choices, then takes the first option of each; records the options it did not take."""
+    """Replays a script of choices, then takes the first option of each; ``fresh`` records the options it then had.
 
-    script: list[int] = field(default_factory=list)
-    taken: list[int] = field(default_factory=list)
-    untaken: list[list[int]] = field(default_factory=list)
-    weight: float = 1.0
+    Turns are told apart by where they stand, not by when they came, so a script is replayed alike however threads mix.
+    """
 
-    def _choose(self, probabilities: list[float]) -> int:
-        options = [i for i, x in enumerate(probabilities) if x > 1e-15]
-        turn = len(self.taken)
-        replay = turn < len(self.script)
-        choice = self.script[turn] if replay else options[0]
-        self.taken.append(choice)
-        self.untaken.append([] if replay else [i for i in options if i != choice])
-        self.weight *= probabilities[choice]
-        return choice
+    script: dict[Turn, Option] = field(default_factory=dict)
+    fresh: list[tuple[Turn, list[Option]]] = field(default_factory=list)
+    _place: Turn = ()
+    _turns: int = 0
+
+    def _turn(self) -> Turn:
+        self._turns += 1
+        return (*self._place, self._turns - 1)
+
+    def _choose(self, chances: list[float]) -> int:
+        if (turn := self._turn()) in self.script:
+            return self.script[turn][0]
+        options = [(choice, chance) for choice, chance in enumerate(chances) if chance > 1e-15]
+        self.fresh.append((turn, options))
+        return options[0][0]
 
     def pick(self, p: Tensor) -> int:
         return self._choose((p.double() / p.double().sum()).tolist())
@@ -66,14 +82,20 @@ class Scripted:
         """One of two values: what is exact for any noise is exact for these, and enumerable."""
         return (0.2, 0.8)[self._choose([0.5, 0.5])]
 
+    def fork(self) -> Scripted:
+        return Scripted(self.script, self.fresh, self._turn())
+
 
 def enumerate_law(run: Callable[[Chooser], R]) -> dict[R, float]:
     """The exact distribution of ``run``'s result: every branch of its randomness, weighted. For tests on toy models."""
     law: dict[R, float] = defaultdict(float)
-    scripts: list[list[int]] = [[]]
+    scripts: list[dict[Turn, Option]] = [{}]
     while scripts:
         chooser = Scripted(scripts.pop())
-        law[run(chooser)] += chooser.weight
-        for turn, options in enumerate(chooser.untaken):
-            scripts += [[*chooser.taken[:turn], option] for option in options]
+        result, script = run(chooser), dict(chooser.script)
+        # A copy: a thread that nobody waits for may still choose. What it chose in time is weighted like any choice.
+        for turn, (first, *others) in list(chooser.fresh):
+            scripts += [{**script, turn: other} for other in others]
+            script[turn] = first
+        law[result] += math.prod(chance for _, chance in script.values())
     return dict(law)

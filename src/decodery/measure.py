@@ -123,6 +123,9 @@ class _NoChoice:
     def noise(self) -> float:
         raise AssertionError("a greedy law was drawn from")
 
+    def fork(self) -> _NoChoice:
+        return self
+
 
 def _warm(model: Model, cached: int) -> Session:
     cached = min(cached, model.context // 4)

@@ -28,6 +28,7 @@ ROLES: dict[str, dict[str, str]] = {
         "rsd-s": "decodery.draft.rsd_s:RsdS",
         "dyspec": "decodery.draft.dyspec:DySpec",
         "specdec++": "decodery.draft.specdec_plus_plus:SpecDecPlusPlus",
+        "pearl": "decodery.draft.pearl:Pearl",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",

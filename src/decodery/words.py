@@ -161,6 +161,10 @@ class Chooser(Protocol):
     def noise(self) -> float:
         """A number in (0, 1). It may shape a tree, never choose a token: a law must be exact whatever it is."""
 
+    def fork(self) -> Chooser:
+        """A chooser of its own for what runs beside this one, in a thread perhaps: neither takes from the other, so the
+        choices of both are the same whoever is first."""
+
 
 class Model(Protocol):
     """What a part may ask of the loaded model when it is bound to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 import decodery
 from decodery.draft.grow import Grown
+from decodery.draft.pearl import Pearl
 from decodery.draft.recycling import Recycling
 from decodery.errors import BadLogits, BadPrompt, DecoderyError, PartsClash
 from decodery.model.model import Model
@@ -47,6 +49,12 @@ def plain(name: str, prompt: list[int], n: int = 14) -> list[int]:
     return words[len(prompt) :]
 
 
+@cache
+def second(name: str) -> Model:
+    """The same network as a model of its own, for drafters that need one."""
+    return Model(network(name), tokenizer(), name)
+
+
 @pytest.mark.parametrize("draft", [d for d in ROLES["draft"] if d != "datastore"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_is_the_definition(name: str, draft: str) -> None:
@@ -56,9 +64,10 @@ def test_greedy_is_the_definition(name: str, draft: str) -> None:
             decodery.decode(model(name), PROMPTS[0], draft=draft, **OPTIONS)
         return
     expected = [plain(name, prompt) for prompt in PROMPTS]
-    outputs = decodery.decode(model(name), PROMPTS, draft=EAGER.get(draft, draft), **OPTIONS)
+    spec: Any = {"pearl": {"path": second(name)}} if draft == "pearl" else EAGER.get(draft, draft)
+    outputs = decodery.decode(model(name), PROMPTS, draft=spec, **OPTIONS)
     assert [output.tokens for output in outputs] == expected
-    single = [decodery.decode(model(name), prompt, draft=EAGER.get(draft, draft), **OPTIONS) for prompt in PROMPTS]
+    single = [decodery.decode(model(name), prompt, draft=spec, **OPTIONS) for prompt in PROMPTS]
     assert [output.tokens for output in single] == expected
     if draft != "none":
         assert sum(output.stats.drafted for output in single) > 0
@@ -83,6 +92,34 @@ def test_a_draft_equal_to_the_target_is_accepted_whole() -> None:
         )
         assert output.stats.forwards == 3
         assert output.stats.accepted == output.stats.drafted == 9
+
+
+@cache
+def blurred() -> Model:
+    """The llama with some noise in its weights: a draft model that is often right."""
+    other = copy.deepcopy(network("llama"))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1 * parameter.std())
+    return Model(other, tokenizer())
+
+
+@pytest.mark.parametrize("guide", [[], ["temperature:0.6", "repetition:1.2"]])
+@pytest.mark.parametrize("plan", ["off", "fixed:2", "auto"])
+def test_pearl_in_threads_is_pearl_without(plan: str, guide: list[str]) -> None:
+    """Two networks at work at once, for three rows: the same tokens and the same rounds; greedily, those of the target."""
+    options: dict[str, Any] = {"guide": guide, "seed": 3, "max_new_tokens": 40, "ignore_eos": True}
+    runs = [
+        decodery.decode(model(), PROMPTS, draft=Pearl(blurred(), overlap=overlap), plan=plan, **options)
+        for overlap in (True, False)
+    ]
+    assert [output.tokens for output in runs[0]] == [output.tokens for output in runs[1]]
+    if not guide:
+        assert [output.tokens for output in runs[0]] == [plain("llama", prompt, 40) for prompt in PROMPTS]
+    if plan == "off":
+        assert [output.stats.forwards for output in runs[0]] == [output.stats.forwards for output in runs[1]]
+        assert 0 < sum(o.stats.accepted for o in runs[0]) < sum(o.stats.drafted for o in runs[0])
 
 
 @pytest.mark.parametrize("draft", ["none", "ngram", "recycling", "jacobi"])
@@ -229,8 +266,6 @@ def test_another_vocabulary_cannot_draft() -> None:
 
 
 def test_nan_logits_are_an_error() -> None:
-    import copy
-
     broken = copy.deepcopy(network("llama"))
     broken_model = Model(broken, tokenizer())
     assert broken_model.can

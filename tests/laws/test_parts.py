@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -249,7 +250,41 @@ def test_scripted_choices_cover_every_branch() -> None:
     assert sum(law.values()) == pytest.approx(1.0)
     assert law[0, True, 9] == pytest.approx(0.2 * 0.25)
     assert len(law) == 6
-    assert Scripted([2]).pick(torch.tensor([0.2, 0.0, 0.8])) == 2
+    assert Scripted({(0,): (2, 0.8)}).pick(torch.tensor([0.2, 0.0, 0.8])) == 2
+
+
+def test_forked_choices_are_enumerated_whoever_is_first() -> None:
+    """Beside each other in a thread, one after the other, or with nobody waiting for the fork: the same law."""
+    thirds = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
+
+    def once(rng: Chooser, wait: bool, threaded: bool) -> tuple[int, ...]:
+        taken: list[int] = []
+        fork = rng.fork()
+        beside = Thread(target=lambda: taken.extend(fork.pick(thirds) for _ in range(2)))
+        run = beside.start if threaded else beside.run
+        run()
+        own = rng.pick(torch.tensor([0.25, 0.75], dtype=torch.float64))
+        if threaded and wait:
+            beside.join()
+        return (own, *taken) if wait else (own,)
+
+    for threaded in (False, True):
+        law = enumerate_law(lambda rng, threaded=threaded: once(rng, True, threaded))  # type: ignore[misc]
+        assert len(law) == 18
+        assert law[1, 2, 0] == pytest.approx(0.75 / 9, abs=1e-12)
+        law = enumerate_law(lambda rng, threaded=threaded: once(rng, False, threaded))  # type: ignore[misc]
+        assert law == {(0,): pytest.approx(0.25, abs=1e-12), (1,): pytest.approx(0.75, abs=1e-12)}
+
+
+def test_a_fork_repeats_and_takes_nothing_from_its_chooser() -> None:
+    p = torch.full((1000,), 0.001)
+    a, b, alone = Seeded(7), Seeded(7), Seeded(7)
+    fork, twin = a.fork(), b.fork()
+    first = [fork.pick(p) for _ in range(5)], [a.pick(p) for _ in range(5)]
+    again = [b.pick(p) for _ in range(5)], [twin.pick(p) for _ in range(5)]
+    assert first == again[::-1]
+    assert first[1] == [alone.pick(p) for _ in range(5)]
+    assert first[0] != first[1] != [a.fork().pick(p) for _ in range(5)]
 
 
 def test_seeded_never_picks_the_impossible() -> None:

@@ -1,0 +1,144 @@
+"""PEARL: the draft model writes on while the target judges what it wrote before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Thread
+from typing import Self
+from weakref import ref
+
+from decodery.errors import PartsClash
+from decodery.law import Law, Laws
+from decodery.model.session import Session
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step, Tensor
+
+Drawn = tuple[int, Tensor | None]
+"""A token and the law it was drawn from, None under a greedy law."""
+
+
+class Block(Thread):
+    """Up to ``length`` tokens of a draft model after ``words``; by ``start()`` in a thread, by ``run()`` at once.
+
+    The thread ends by itself, and soon once it is ``dropped`` or nobody who could ask for its tokens is left. It uses
+    nothing that its owner uses meanwhile: its own arena, its own chooser, a copy of the words.
+    """
+
+    def __init__(
+        self, owner: Pearl, session: Session, words: list[int], prompt: int, length: int, laws: Laws, rng: Chooser
+    ) -> None:
+        super().__init__(name="pearl")
+        self.drawn: list[Drawn] = []
+        self.dropped = False
+        self._error: BaseException | None = None
+        self._owner = ref(owner)
+        self._session, self._words, self._prompt, self._length = session, words, prompt, length
+        self._laws, self._rng = laws, rng
+
+    def run(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:  # for the caller, who waits in collect()
+            self._error = error
+
+    def collect(self) -> list[Drawn]:
+        """Wait for the end; the tokens there are. Raises what was raised in the thread."""
+        if self.ident is not None:
+            self.join()
+        if self._error is not None:
+            raise self._error
+        return self.drawn
+
+    def _write(self) -> None:
+        self._session.restart(self._words)
+        self._session.prompt = self._prompt
+        while len(self.drawn) < self._length:
+            # The first one guesses the verifier's own token, to which no law of a draft is ever compared: the likeliest.
+            law = Law(self._laws(self._session.forward()).logits, greedy=self._laws.greedy or not self.drawn)
+            if (q := law.row(0)) is None:
+                return
+            token = int(q.argmax()) if law.greedy else self._rng.pick(q)
+            self.drawn.append((token, None if self._laws.greedy else q))
+            self._session.commit([token])
+            # Not before the first: what the draft's cache then holds, and so its rounding, would depend on the clock.
+            if self.dropped or self._owner() is None:
+                return
+
+
+@dataclass
+class Pearl(Drafter):
+    """Drafts a block of ``gamma`` tokens in a thread while the target judges the block before, assuming that it stands.
+
+    While all stands, each pass commits ``gamma`` tokens and nobody waits (post-verify). Otherwise what was written ahead
+    is dropped, and the next pass has no draft: while it yields a single token, a new block is written, kept where it
+    begins with that token (pre-verify). ``path``: the draft model, which must have a network of its own. ``overlap``:
+    False writes before the pass instead of beside it, with the same result. Where tokens are sampled, the first token
+    of a block is not put to the paper's test with ``min(1, p/q)``: the verifier draws its own, and the block is kept if
+    that is the likeliest of the draft's law.
+    """
+
+    paper = "PEARL: Parallel Speculative Decoding with Adaptive Draft Length (Liu et al. 2025)"
+    emits = frozenset({Scheme.CERTAIN, Scheme.IID})
+    specimens = ({"path": "toy", "gamma": 2}, {"path": "toy", "gamma": 3, "overlap": False})
+    path: object = ""
+    gamma: int = 4
+    overlap: bool = True
+
+    def __post_init__(self) -> None:
+        self._model: Model | None = None
+        if self.gamma < 2:
+            raise ValueError(f"pearl needs gamma >= 2, not {self.gamma}: the first token of a block only opens it")
+
+    def bind(self, model: Model) -> Self:
+        if not self.path:
+            raise PartsClash(
+                "draft part 'pearl' drafts while the target runs, so it cannot run the target with fewer layers, whose "
+                "cache and network are in use: give path=, or take draft=model"
+            )
+        if self._model is None:
+            self._model = model.companion(self.path)
+        if self._model is model:
+            raise PartsClash(
+                "draft part 'pearl' drafts while the target runs, so its model must not be the target itself: load it "
+                "a second time, or take draft=model"
+            )
+        return self
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        assert self._model is not None, "bind comes first"
+        self._laws, self._session = laws.alone(), self._model.session()
+        self._ahead: list[Drawn] = []
+        """Drafts that continue the committed text; those of the tree first."""
+        self._block: Block | None = None
+
+    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+        # Settled: whether these drafts are still there was told by committed tokens, never by the drafts themselves.
+        tree, node = TokenTree(scheme=Scheme.CERTAIN if self._laws.greedy else Scheme.IID, settled=True), ROOT
+        for token, q in self._ahead[: min(budget)]:
+            node = tree.add(token, node, q)
+        waiting = len(self._ahead) - len(tree)
+        length = min(self.gamma - waiting, budget.depth - len(self._ahead))
+        self._block = None
+        if length > 1:
+            words = [*session.tokens, *(token for token, _ in self._ahead)]
+            self._block = Block(self, self._session, words, session.prompt, length, self._laws, rng.fork())
+            run = self._block.start if self.overlap else self._block.run
+            run()
+        return tree
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        if self._block is not None:
+            self._block.dropped = not _agree([*self._ahead, *self._block.drawn], step.tokens)
+            self._ahead += self._block.collect()
+        tree, end = step.tree, step.verdict.path[-1] if step.verdict.path else ROOT
+        # Should a verifier draw as its own what it refused as a draft, the drafts behind that one are no fresh draws any
+        # more: they were judged along with it.
+        judged = any(tree.tokens[child] in step.verdict.extra for child in tree.children(end))
+        stands = _agree(self._ahead, step.tokens) and not judged
+        self._ahead = self._ahead[len(step.tokens) :] if stands else []
+
+
+def _agree(drawn: Sequence[Drawn], tokens: Sequence[int]) -> bool:
+    """Whether drafts and text are the same as far as both go."""
+    return all(draft == token for (draft, _), token in zip(drawn, tokens, strict=False))
