@@ -652,7 +652,8 @@ REFUSED: dict[str, Callable[[], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_by_name(name: str) -> None:
     asked = {"input_ids": prompt(), "max_new_tokens": 4} | REFUSED[name]()
-    with pytest.raises(DecoderyError, match=name):
+    # transformers 5.24 hands on past_key_values under its new name
+    with pytest.raises(DecoderyError, match=f"{name}|cache is not" if name == "past_key_values" else name):
         network("llama").generate(**asked, custom_generate=custom_generate())
 
 

@@ -113,7 +113,7 @@ def test_all_training_free_takes_each_drafter_where_it_runs(monkeypatch: pytest.
     assert names[-1] == f"{PLAIN}@torch"
     assert {"ngram", "mix", "model@torch"} <= set(names)
     assert len(names) == len(set(names))
-    assert [reason.partition(":")[0] for reason in left_out] == ["datastore"]
+    assert {"datastore", "pearl"} <= {reason.partition(":")[0] for reason in left_out}
     assert len(found) + len(left_out) == len(ROLES["draft"]) + 1
 
 

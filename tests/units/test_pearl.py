@@ -300,7 +300,7 @@ def test_drafts_that_were_judged_are_not_offered_again() -> None:
 class KnownCosts(Costs):
     """Costs that no toy's real seconds correct."""
 
-    def correct(self, n: int, seconds: float) -> None:
+    def correct(self, n: int, seconds: float, after: int | None = None) -> None:
         pass
 
 

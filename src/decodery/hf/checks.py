@@ -28,7 +28,7 @@ UNSUPPORTED = {
 ASSISTING = "num_assistant_tokens_schedule assistant_confidence_threshold assistant_lookbehind target_lookbehind"
 """Fields that would shape the drafts of an assistant; without one they mean nothing."""
 
-PREPARED = {"attention_mask", "position_ids", "logits_to_keep", "use_cache", "past_key_values", "cache_params"}
+PREPARED = {"attention_mask", "position_ids", "logits_to_keep", "use_cache", "cache", "past_key_values", "cache_params"}
 """What ``generate()`` itself prepares for the model's forward."""
 
 

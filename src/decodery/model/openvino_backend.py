@@ -33,7 +33,7 @@ from decodery.model.joined import join_products
 from decodery.model.model import Model
 from decodery.model.probe import Ability, check
 from decodery.model.slots import Batch, SlotArena
-from decodery.model.torch_backend import windows_of
+from decodery.model.torch_backend import cache_name, windows_of
 from decodery.words import Cap, Tensor
 
 FORMAT = 2
@@ -238,9 +238,9 @@ class _Traced(torch.nn.Module):
             input_ids=ids,
             position_ids=positions,
             attention_mask=masks[0] if len(masks) == 1 else dict(zip(self.kinds, masks, strict=True)),
-            past_key_values=Cache(layers=list(layers)),
             use_cache=True,
             logits_to_keep=columns,
+            **{cache_name(self.network): Cache(layers=list(layers))},
         )
         return (answer.logits, *(states for layer in layers for states in layer.states))
 

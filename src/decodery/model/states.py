@@ -7,7 +7,6 @@ again; so every program works, chains fastest.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
+from decodery.model.torch_backend import cache_name
 from decodery.tree import ROOT
 from decodery.words import Tensor
 
@@ -32,9 +32,7 @@ class StateArena(Arena):
     def __init__(self, model: PreTrainedModel, context: int, singly: bool = False) -> None:
         super().__init__()
         self.model, self.context, self.singly = model, context, singly
-        self._cache_name = next(
-            name for name in ("past_key_values", "cache_params") if name in inspect.signature(model.forward).parameters
-        )
+        self._cache_name = cache_name(model)
         self._snapshots: OrderedDict[Handle, Any] = OrderedDict()
 
     def _freed(self, handle: Handle, node: Node) -> None:

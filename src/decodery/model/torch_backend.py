@@ -105,6 +105,7 @@ class TorchBackend:
         self.windows = windows_of(config)
         self.layers = layers_of(model, self.depth)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._cache_name = cache_name(model)
 
     def open(self, lanes: int) -> Store:
         return Store(lanes, self.depth)
@@ -138,7 +139,7 @@ class TorchBackend:
         inputs: dict[str, Any] = {
             "attention_mask": next(iter(masks.values())) if len(masks) == 1 else masks,
             "position_ids": torch.from_numpy(batch.positions).to(device),
-            "past_key_values": store,
+            self._cache_name: store,
             "use_cache": True,
         }
         if batch.embeds is None:
@@ -213,6 +214,12 @@ def windows_of(config: Any) -> dict[str, int | None]:
     if not kinds:
         kinds = ["full_attention" if window is None else "sliding_attention"]
     return {kind: window if kind == "sliding_attention" else None for kind in sorted(set(kinds))}
+
+
+def cache_name(model: nn.Module) -> str:
+    """What the network's forward calls its cache: ``cache`` since transformers 5.24, something else before."""
+    names = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values", "cache_params") if name in names), "past_key_values")
 
 
 def layers_of(model: nn.Module, depth: int) -> nn.ModuleList | None:
