@@ -26,6 +26,7 @@ ROLES: dict[str, dict[str, str]] = {
         "rsd-s": "decodery.draft.rsd_s:RsdS",
         "dyspec": "decodery.draft.dyspec:DySpec",
         "specdec++": "decodery.draft.specdec_plus_plus:SpecDecPlusPlus",
+        "layer-skip": "decodery.draft.layer_skip:LayerSkip",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",
