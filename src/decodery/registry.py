@@ -27,6 +27,7 @@ ROLES: dict[str, dict[str, str]] = {
         "dyspec": "decodery.draft.dyspec:DySpec",
         "specdec++": "decodery.draft.specdec_plus_plus:SpecDecPlusPlus",
         "layer-skip": "decodery.draft.layer_skip:LayerSkip",
+        "del": "decodery.draft.dynamic_exit:DynamicExit",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",
