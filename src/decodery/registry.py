@@ -28,6 +28,7 @@ ROLES: dict[str, dict[str, str]] = {
         "specdec++": "decodery.draft.specdec_plus_plus:SpecDecPlusPlus",
         "layer-skip": "decodery.draft.layer_skip:LayerSkip",
         "del": "decodery.draft.dynamic_exit:DynamicExit",
+        "swift": "decodery.draft.swift:Swift",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",
