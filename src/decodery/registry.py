@@ -29,6 +29,7 @@ ROLES: dict[str, dict[str, str]] = {
         "layer-skip": "decodery.draft.layer_skip:LayerSkip",
         "del": "decodery.draft.dynamic_exit:DynamicExit",
         "swift": "decodery.draft.swift:Swift",
+        "easyspec": "decodery.draft.easyspec:EasySpec",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",
