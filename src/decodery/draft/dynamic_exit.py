@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 
@@ -15,14 +15,6 @@ from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget, Cap, Chooser, Model, Rows, Scheme, Step, Tensor, Want
 
 PROMPT = 32  # last positions of the prompt that are looked at when a request begins
-
-
-class Choice(NamedTuple):
-    """An exit (how many layers run), a draft length, and the tokens expected for each layer computed."""
-
-    exit: int
-    length: int
-    tpl: float
 
 
 @dataclass
@@ -58,7 +50,8 @@ class DynamicExit(Thinned):
     was not trained for early exits that is the usual outcome, and then only every ``pause``-th pass is looked at.
     ``every``: one exit each so many layers; each costs a product with the head for every position looked at, and its
     states ``[m, d]`` of every pass. ``exits``: these instead (how many layers run). ``max``: longest draft. ``decay``: of
-    what was seen, by pass. Everything is learnt anew in each request.
+    what was seen, by pass. ``head``: how many layers a product with the head counts for (by default estimated from the
+    sizes; the paper counts 0). Everything is learnt anew in each request.
     """
 
     paper = "DEL: Context-Aware Dynamic Exit Layer for Efficient Self-Speculative Decoding (Entezari Zarch et al. 2025)"
@@ -69,14 +62,15 @@ class DynamicExit(Thinned):
     max: int = 17
     decay: float = 0.95
     pause: int = 4
+    head: float | None = None
     exits: tuple[int, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.every, self.max, self.pause) < 1 or not 0 < self.decay <= 1:
+        if min(self.every, self.max, self.pause) < 1 or not 0 < self.decay <= 1 or (self.head or 0) < 0:
             raise ValueError(
-                "del needs every >= 1, max >= 1, pause >= 1 and 0 < decay <= 1, "
-                f"not every={self.every}, max={self.max}, pause={self.pause}, decay={self.decay}"
+                "del needs every, max and pause >= 1, 0 < decay <= 1 and head >= 0, "
+                f"not every={self.every}, max={self.max}, pause={self.pause}, decay={self.decay}, head={self.head}"
             )
 
     def bind(self, model: Model) -> Self:
@@ -127,24 +121,27 @@ class DynamicExit(Thinned):
     def _study(self, rows: Rows, chosen: Sequence[int], best: Sequence[int | None]) -> None:
         """Compare every exit's guess at the chosen rows with the target's."""
         states = torch.cat([rows.hidden[exit - 1][list(chosen)] for exit in self._exits])
-        for shadow, logits in zip(self._shadows.values(), torch.split(self._logits(states), len(chosen)), strict=True):
-            guessed = replace(rows, logits=logits, paths=[rows.paths[row] for row in chosen])
+        logits = self._logits(states)
+        # A layer has about 12 d^2 weights, the head V d: in a small network with a large vocabulary it costs several layers.
+        self._head = logits.shape[-1] / (12 * states.shape[-1]) if self.head is None else self.head
+        for shadow, part in zip(self._shadows.values(), torch.split(logits, len(chosen)), strict=True):
+            guessed = replace(rows, logits=part, paths=[rows.paths[row] for row in chosen])
             chances, tokens = self._laws(guessed).logits.softmax(-1).max(-1)
             hits = tokens == tokens.new_tensor([-1 if target is None else target for target in best])
             shadow.add(self.decay, chances[hits], chances[~hits])
 
     def _choose(self) -> None:
         rates = {exit: shadow.rate for exit, shadow in self._shadows.items()}
-        exit, self._length, _ = best(rates, self._depth, self.max)
+        exit, self._length, _ = best(rates, self._depth, self.max, self._head)
         self._threshold = self._shadows[exit].threshold
         self._session.layers = frozenset(range(exit))
 
 
-def best(rates: Mapping[int, float], depth: int, longest: int) -> Choice:
-    """The exit and length with most tokens for each layer computed; ``rates``: exit -> share of right guesses."""
+def best(rates: Mapping[int, float], depth: int, longest: int, head: float = 0.0) -> tuple[int, int, float]:
+    """The exit and length with most tokens for each layer computed, and how many; ``rates``: exit -> share right."""
     choices = (
-        Choice(exit, length, sum(rate**i for i in range(length + 1)) / (depth + length * exit))
+        (exit, length, sum(rate**i for i in range(length + 1)) / (depth + head + length * (exit + head)))
         for exit, rate in rates.items()
         for length in range(longest + 1)
     )
-    return max(choices, key=lambda choice: choice.tpl)
+    return max(choices, key=lambda choice: choice[2])
