@@ -88,7 +88,8 @@ class Shared(NamedTuple):
 
 
 LayerSet = frozenset[int | Half | Shared]
-"""Which layers run; an integer is a whole layer (0-based), a layer that is not mentioned passes its input on."""
+"""Which layers run, at most one entry for each; an integer is a whole layer (0-based), a layer not mentioned passes its
+input on."""
 
 
 @dataclass
