@@ -37,7 +37,7 @@ class Swift(Thinned):
         {"skip": 0.5, "length": 2, "confidence": 0.4, "window": 1, "interval": 1, "bayes": 2},
         {"skip": 0.5, "length": 1, "tree": True, "interval": 0},
     )
-    skip: float = 0.2
+    skip: float = 0.1
     length: int = 25
     confidence: float = 0.8
     tree: bool = False
