@@ -29,6 +29,10 @@ ROLES: dict[str, dict[str, str]] = {
         "dyspec": "decodery.draft.dyspec:DySpec",
         "specdec++": "decodery.draft.specdec_plus_plus:SpecDecPlusPlus",
         "pearl": "decodery.draft.pearl:Pearl",
+        "layer-skip": "decodery.draft.layer_skip:LayerSkip",
+        "del": "decodery.draft.dynamic_exit:DynamicExit",
+        "swift": "decodery.draft.swift:Swift",
+        "easyspec": "decodery.draft.easyspec:EasySpec",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",

@@ -49,6 +49,7 @@ class Cap(Enum):
     TREE = "tree"
     HIDDEN = "hidden states"
     LAYERS = "layer subsets"
+    HALVES = "halves of layers"
     EMBEDS = "free embeddings"
 
 
@@ -68,6 +69,27 @@ class Want:
 
 
 LOGITS = Want()
+
+
+class Half(NamedTuple):
+    """An entry of a layer set: of this layer only the attention runs (``attends``), or only the MLP."""
+
+    layer: int
+    attends: bool
+
+
+class Shared(NamedTuple):
+    """An entry of a layer set: consecutive layers whose attentions all read what the first of them receives.
+
+    Their MLPs run one after another. A set that holds such an entry or a ``Half`` needs ``Cap.HALVES``.
+    """
+
+    layers: tuple[int, ...]
+
+
+LayerSet = frozenset[int | Half | Shared]
+"""Which layers run, at most one entry for each; an integer is a whole layer (0-based), a layer not mentioned passes its
+input on."""
 
 
 @dataclass
@@ -191,8 +213,15 @@ class Model(Protocol):
     def companion(self, spec: object) -> Model:
         """Another model of the same vocabulary, loaded like this one; raises ``PartsClash`` where they differ."""
 
+    @property
+    def depth(self) -> int:
+        """How many layers it has."""
+
     def default_layers(self) -> tuple[int, ...]:
         """The layers of a quick draft by the model itself."""
+
+    def logits(self, states: Tensor) -> Tensor:
+        """``[n, d]`` outputs of any layer -> ``[n, V]``: what the last norm and the head make of them; ``Cap.LAYERS``."""
 
 
 @dataclass

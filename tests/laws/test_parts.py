@@ -21,7 +21,7 @@ from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
-from decodery.words import LOGITS, Budget, Chooser, Constraint, Drafter, Rows, Scheme, Tensor
+from decodery.words import Budget, Chooser, Constraint, Drafter, Rows, Scheme, Tensor
 
 from .exact import specimens
 
@@ -174,7 +174,7 @@ def drafts(
 
     free = CONSTRAINTS["none"]
     for _, step in together(
-        [speculate(session, draft, Residual(), Laws((), greedy), free, rng, Seen(max_new_tokens=9), LOGITS)]
+        [speculate(session, draft, Residual(), Laws((), greedy), free, rng, Seen(max_new_tokens=9), draft.want)]
     ):
         trees.append(step.tree)
     return trees

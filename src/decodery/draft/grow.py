@@ -1,4 +1,4 @@
-"""What all drafters share that ask a draft model: its session, the law after a node, and one draw from it."""
+"""What all drafters share that ask a draft model, or their target through fewer layers: the law after a node, one draw."""
 
 from __future__ import annotations
 
@@ -11,39 +11,23 @@ from decodery.law import Law, Laws
 from decodery.model.session import Session
 from decodery.registry import name_of
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Cap, Chooser, Drafter, Model, Scheme, Step, Tensor
+from decodery.words import Budget, Cap, Chooser, Drafter, LayerSet, Model, Scheme, Step, Tensor
 
 
 @dataclass
-class Grown(Drafter):
-    """A tree drawn from a draft model; a policy says where it grows.
+class Drawn(Drafter):
+    """A tree drawn from the law that a session of the drafter's own gives; a policy says where it grows.
 
     Where the law is greedy, the likeliest token takes the place of a draw, and the tree is certain.
     """
 
-    path: object = ""
-    layers: tuple[int, ...] = field(default=(), kw_only=True)
-
-    def __post_init__(self) -> None:
-        self._model: Model | None = None
-
-    def bind(self, model: Model) -> Self:
-        if not self.path and Cap.LAYERS not in model.can:
-            name = name_of(self)[1]
-            raise PartsClash(
-                f"draft part {name!r} runs the target through fewer layers, which this model does not offer: give path="
-            )
-        if self.path and self._model is None:
-            self._model = model.companion(self.path)
-        self._layers = self.layers or model.default_layers()
-        return self
+    def open(self, session: Session) -> Session:
+        """The session to draw from."""
+        raise NotImplementedError
 
     def begin(self, session: Session, laws: Laws) -> None:
         self._laws = laws.alone()
-        if self._model is not None:
-            self._session = self._model.session()
-        else:
-            self._session = session.view(layers=self._layers)
+        self._session = self.open(session)
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         self._session.follow(session)
@@ -86,3 +70,45 @@ class Grown(Drafter):
                     fresh.append(child)
             level = fresh
         return tree
+
+
+@dataclass
+class Grown(Drawn):
+    """A tree drawn from a draft model: another one, or the target through ``layers``."""
+
+    path: object = ""
+    layers: tuple[int, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._model: Model | None = None
+
+    def bind(self, model: Model) -> Self:
+        if not self.path and Cap.LAYERS not in model.can:
+            name = name_of(self)[1]
+            raise PartsClash(
+                f"draft part {name!r} runs the target through fewer layers, which this model does not offer: give path="
+            )
+        if self.path and self._model is None:
+            self._model = model.companion(self.path)
+        self._layers = self.layers or model.default_layers()
+        return self
+
+    def open(self, session: Session) -> Session:
+        return session.view(layers=self._layers) if self._model is None else self._model.session()
+
+
+@dataclass
+class Thinned(Drawn):
+    """A tree drawn from the target itself through ``_layers``, over its own cache: no memory but the tree's own slots."""
+
+    needs = frozenset({Cap.LAYERS})
+
+    def __post_init__(self) -> None:
+        self._layers: LayerSet = frozenset()
+
+    def open(self, session: Session) -> Session:
+        return session.view(layers=self._layers)
+
+    def ready(self, session: Session) -> bool:
+        """Whether all layers have seen the prompt. Before, a draft would run it through few, and worse, once more."""
+        return session.cached >= session.prompt - 1

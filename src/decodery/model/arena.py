@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from decodery.errors import DecoderyError
 from decodery.tree import ROOT
-from decodery.words import LOGITS, Tensor, Want
+from decodery.words import LOGITS, LayerSet, Tensor, Want
 
 Handle = int
 
@@ -40,7 +40,7 @@ class Feed(NamedTuple):
     wanted: Collection[Handle]
     """The nodes whose rows should come back."""
     want: Want = LOGITS
-    layers: frozenset[int] | None = None
+    layers: LayerSet | None = None
     """Run only these layers (None: all)."""
     embeds: Tensor | None = None
     """``[n, d]``: input embeddings instead of tokens."""

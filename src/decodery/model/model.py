@@ -10,12 +10,13 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from decodery.errors import BadModel, BadPrompt, PartsClash
-from decodery.model.arena import Arena
+from decodery.model.arena import Arena, Feed
 from decodery.model.fast import Choice, Shape, fast
 from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.session import Session
 from decodery.text import Text
-from decodery.words import Cap
+from decodery.tree import ROOT
+from decodery.words import Cap, Tensor
 
 ROOMY = 512
 """Several prompts share one lane of the cache up to this many tokens in all; beyond, each gets its own (measured: with
@@ -153,9 +154,23 @@ class Model:
 
     def default_layers(self) -> tuple[int, ...]:
         """The outer two thirds: early and late layers matter most."""
-        depth = int(self.network.config.get_text_config().num_hidden_layers)
-        third = math.ceil(depth / 3)
-        return (*range(third), *range(depth - third, depth))
+        third = math.ceil(self.depth / 3)
+        return (*range(third), *range(self.depth - third, self.depth))
+
+    @property
+    def depth(self) -> int:
+        """How many layers it has."""
+        return int(self.network.config.get_text_config().num_hidden_layers)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """``[n, d]`` outputs of any layer -> ``[n, V]``: what the last norm and the head make of them.
+
+        A pass in which no layer runs, so it is the network's own way from states to logits, whatever it is.
+        """
+        arena = self.arena()
+        handles = arena.reserve(len(states))
+        feed = Feed(handles, [0] * len(states), [ROOT] * len(states), handles, layers=frozenset(), states=states)
+        return arena.extend(feed).logits
 
     def __repr__(self) -> str:
         return (

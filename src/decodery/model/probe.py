@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -44,6 +44,7 @@ def examine(network: PreTrainedModel) -> Ability:
     reason = check(network, lambda: SlotArena(backend))
     if not reason:
         missing = _layers(backend) | _embeds(backend)
+        missing |= {Cap.HALVES: missing[Cap.LAYERS]} if Cap.LAYERS in missing else _halves(backend)
         can = frozenset(Cap) - missing.keys()
         return Ability(can, lambda lanes: SlotArena(backend, lanes), missing)
     missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({reason})"}
@@ -124,6 +125,22 @@ def _layers(backend: TorchBackend) -> dict[Cap, str]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return {Cap.LAYERS: reason} if reason else {}
+
+
+def _halves(backend: TorchBackend) -> dict[Cap, str]:
+    """A layer whose attention and MLP add nothing is a layer left out."""
+    words, middle = _words(backend.model), backend.depth // 2
+
+    def row(layers: Iterable[int]) -> Tensor:
+        return Session(SlotArena(backend), words, layers=layers).forward().logits
+
+    try:
+        left_out = row(set(range(backend.depth)) - {middle})
+        with backend.without(middle, attention=True), backend.without(middle, attention=False):
+            reason = _disagreement(row(range(backend.depth)), left_out)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {Cap.HALVES: reason} if reason else {}
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from decodery.model.arena import Answer, Arena, Feed, Handle
 from decodery.tree import EMPTY, ROOT, TokenTree
-from decodery.words import LOGITS, Companion, Rows, Want
+from decodery.words import LOGITS, Companion, Half, LayerSet, Rows, Shared, Want
 
 CHUNK = 256
 """Longest stretch of pending tokens in one forward; only the last stretch carries the tree."""
@@ -29,11 +29,13 @@ class Session:
     its tree. So prefill, the bonus token and forced tokens are one case.
     """
 
-    def __init__(self, arena: Arena, tokens: Sequence[int] = (), *, layers: Iterable[int] | None = None) -> None:
+    def __init__(
+        self, arena: Arena, tokens: Sequence[int] = (), *, layers: Iterable[int | Half | Shared] | None = None
+    ) -> None:
         self.arena = arena
         self.tokens: list[int] = list(tokens)
         self.prompt = len(self.tokens)
-        self.layers = None if layers is None else frozenset(layers)
+        self.layers: LayerSet | None = None if layers is None else frozenset(layers)
         self.companions: dict[str, Session] = {}
         self._trunk: list[Handle] = []
         self._scratch: dict[tuple[Handle, int], Handle] = {}
@@ -113,7 +115,7 @@ class Session:
         twin.companions = {name: companion.fork() for name, companion in self.companions.items()}
         return twin
 
-    def view(self, *, layers: Iterable[int]) -> Session:
+    def view(self, *, layers: Iterable[int | Half | Shared]) -> Session:
         """The same text through fewer layers, reading the trunk's cache; its nodes are scratch and never committed."""
         view = Session(self.arena, layers=layers)
         view._base = self
@@ -232,7 +234,7 @@ def forward(asks: Sequence[Ask]) -> list[Rows]:
 
     Sessions over different arenas (other models) take a forward each.
     """
-    group: dict[tuple[int, frozenset[int] | None], list[Ask]] = defaultdict(list)
+    group: dict[tuple[int, LayerSet | None], list[Ask]] = defaultdict(list)
     for ask in asks:
         if not ask.session.tokens:
             raise ValueError("an empty session has no row to compute: give it at least one token")

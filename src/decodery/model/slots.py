@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
 from decodery.tree import ROOT
-from decodery.words import Tensor, Want
+from decodery.words import LayerSet, Tensor, Want
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ class Batch:
     columns: list[int]
     """Queries whose rows are wanted, in every lane."""
     want: Want
-    layers: frozenset[int] | None = None
+    layers: LayerSet | None = None
     embeds: Tensor | None = None
     """``[b, n, d]``"""
     states: Tensor | None = None

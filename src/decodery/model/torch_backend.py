@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from decodery.model.slots import Batch
-from decodery.words import Tensor, Want
+from decodery.words import Half, LayerSet, Shared, Tensor, Want
 
 GRAIN = 256
 """Slots are allocated in multiples of this."""
@@ -152,22 +153,62 @@ class TorchBackend:
             if batch.layers is not None:
                 scope.enter_context(self.only(batch.layers))
             if batch.states is not None:
-                scope.enter_context(self.fed(min(batch.layers or {0}), batch.states))
+                scope.enter_context(self.fed(_first(batch.layers), batch.states))
             hidden = scope.enter_context(self.watched(batch.want, columns))
             logits = self.model(**inputs).logits
         return logits if self._keeps else logits[:, columns], hidden
 
     @contextmanager
-    def only(self, layers: frozenset[int]) -> Iterator[None]:
-        """Let every other layer pass its input on."""
-        skipped = [layer for i, layer in enumerate(self._need_layers()) if i not in layers]
-        try:
-            for layer in skipped:
-                layer.forward = _pass_on
+    def only(self, layers: LayerSet) -> Iterator[None]:
+        """Let every other layer, or half of a layer, pass its input on."""
+        modules = self._need_layers()
+        idle = set(range(len(modules)))
+        with ExitStack() as scope:
+            for entry in layers:
+                if isinstance(entry, Half):
+                    scope.enter_context(self.without(entry.layer, not entry.attends))
+                elif isinstance(entry, Shared):
+                    self._share(entry.layers, scope)
+                idle -= set(_layers(entry))
+            for i in idle:
+                scope.enter_context(_instead(modules[i], _pass_on))
             yield
-        finally:
-            for layer in skipped:
-                del layer.forward
+
+    def without(self, layer: int, attention: bool) -> AbstractContextManager[None]:
+        """Let the attention or the MLP of a layer add nothing."""
+        attends, transforms = self._halves[layer]
+        return _instead(attends, _no_attention) if attention else _instead(transforms, _nothing)
+
+    def _share(self, layers: tuple[int, ...], scope: ExitStack) -> None:
+        """Let the attentions of these layers read the input of the first. Here they run one after another all the same."""
+        first, *others = (self._need_layers()[i] for i in layers)
+        start: list[Tensor] = []
+
+        def lead(states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            start[:] = [states]
+            return type(first).forward(first, states, *args, **kwargs)
+
+        def behind(layer: nn.Module, i: int, states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            with self.without(i, attention=False):
+                added = type(layer).forward(layer, start[0], *args, **kwargs) - start[0]
+            with self.without(i, attention=True):
+                return type(layer).forward(layer, states + added, *args, **kwargs)
+
+        scope.enter_context(_instead(first, lead))
+        for i, layer in zip(layers[1:], others, strict=True):
+            scope.enter_context(_instead(layer, partial(behind, layer, i)))
+
+    @cached_property
+    def _halves(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Attention and MLP of each layer: the child that knows its place in a cache, and the other one with matrices."""
+        found = []
+        for i, layer in enumerate(self._need_layers()):
+            heavy = [child for child in layer.children() if any(p.dim() > 1 for p in child.parameters())]
+            attends = [child for child in heavy if hasattr(child, "layer_idx")]
+            if len(heavy) != 2 or len(attends) != 1:
+                raise ValueError(f"layer {i} of {type(self.model).__name__} is not one attention and one MLP")
+            found.append((attends[0], heavy[1 - heavy.index(attends[0])]))
+        return found
 
     @contextmanager
     def fed(self, layer: int, states: Tensor) -> Iterator[None]:
@@ -226,6 +267,36 @@ def layers_of(model: nn.Module, depth: int) -> nn.ModuleList | None:
     """The model's decoder layers: its only list of ``depth`` modules that attend or mix."""
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     return lists[0] if lists else None
+
+
+def _layers(entry: int | Half | Shared) -> tuple[int, ...]:
+    """The layers of which at least a half runs."""
+    if isinstance(entry, Half):
+        return (entry.layer,)
+    return entry.layers if isinstance(entry, Shared) else (entry,)
+
+
+def _first(layers: LayerSet | None) -> int:
+    """The layer that receives a pass's input; the first one where none runs, for all of them pass it on."""
+    return min((i for entry in layers or () for i in _layers(entry)), default=0)
+
+
+@contextmanager
+def _instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let another function answer for a module."""
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def _nothing(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.zeros_like(hidden_states)
+
+
+def _no_attention(hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    return torch.zeros_like(hidden_states), None
 
 
 def _pass_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:

@@ -32,7 +32,10 @@ def table(vocab: int, seed: int, order: int = 2, sharpness: float = 1.5) -> Lang
 
 
 class ToyArena(Arena):
-    """Recomputes each row from its words; with fewer layers, it is the model ``shallow`` that answers."""
+    """Recomputes each row from its words; with fewer layers, it is the model ``shallow`` that answers.
+
+    The state behind any layer is the row that ``shallow`` gives.
+    """
 
     def __init__(self, lm: LanguageModel, shallow: LanguageModel, context: int = 64) -> None:
         super().__init__()
@@ -41,7 +44,11 @@ class ToyArena(Arena):
     def _compute(self, feed: Feed) -> Answer:
         lm = self.lm if feed.layers is None else self.shallow
         rows = [lm(tuple(self.words(h))) for h in feed.handles if h in feed.wanted]
-        return Answer(torch.stack(rows) if rows else torch.zeros(0, len(lm(()))))
+        logits = torch.stack(rows) if rows else torch.zeros(0, len(lm(())))
+        if not feed.want.hidden:
+            return Answer(logits)
+        states = torch.stack([self.shallow(tuple(self.words(h))) for h in feed.handles if h in feed.wanted])
+        return Answer(logits, dict.fromkeys(feed.want.hidden, states))
 
 
 @dataclass
@@ -51,8 +58,9 @@ class ToyModel:
     vocab: int = 3
     seed: int = 1
     eos: frozenset[int] = frozenset()
-    can: frozenset[Cap] = frozenset({Cap.TREE, Cap.LAYERS})
+    can: frozenset[Cap] = frozenset({Cap.TREE, Cap.HIDDEN, Cap.LAYERS, Cap.HALVES})
     order: int = 2
+    depth: int = 4
     lm: LanguageModel = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,3 +88,6 @@ class ToyModel:
 
     def default_layers(self) -> tuple[int, ...]:
         return (0,)
+
+    def logits(self, states: Tensor) -> Tensor:
+        return states

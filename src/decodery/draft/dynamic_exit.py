@@ -1,0 +1,147 @@
+"""DEL: an early exit whose layer and draft length follow the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+
+from decodery.draft.grow import Thinned
+from decodery.law import Laws
+from decodery.model.session import Session
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Budget, Cap, Chooser, Model, Rows, Scheme, Step, Tensor, Want
+
+PROMPT = 32  # last positions of the prompt that are looked at when a request begins
+
+
+@dataclass
+class Shadow:
+    """What one exit would have guessed lately: how often it was right and wrong, and how sure it was, summed."""
+
+    right: float = 0.0
+    wrong: float = 0.0
+    sure: float = 0.0
+    unsure: float = 0.0
+
+    def add(self, decay: float, right: Tensor, wrong: Tensor) -> None:
+        """One pass: how sure the right and the wrong guesses were."""
+        self.right, self.sure = decay * self.right + len(right), decay * self.sure + float(right.sum())
+        self.wrong, self.unsure = decay * self.wrong + len(wrong), decay * self.unsure + float(wrong.sum())
+
+    @property
+    def rate(self) -> float:
+        return self.right / (self.right + self.wrong)
+
+    @property
+    def threshold(self) -> float:
+        """Half way between how sure it is when right and when wrong; nothing stops a draft before both were seen."""
+        return (self.sure / self.right + self.unsure / self.wrong) / 2 if self.right > 0 < self.wrong else 0.0
+
+
+@dataclass
+class DynamicExit(Thinned):
+    """Drafts by the target's first layers; after each pass it compares what every exit would have guessed, and takes the best.
+
+    Best is the pair of exit and length that promises most tokens for each layer computed; a draft also ends where its
+    exit is less sure than half way between its right and its wrong guesses. Length 0 is plain decoding: of a network that
+    was not trained for early exits that is the usual outcome, and then only every ``pause``-th pass is looked at.
+    ``every``: one exit each so many layers; each costs a product with the head for every position looked at, and its
+    states ``[m, d]`` of every pass. ``exits``: these instead (how many layers run). ``max``: longest draft. ``decay``: of
+    what was seen, by pass. ``head``: how many layers a product with the head counts for (by default estimated from the
+    sizes; the paper counts 0). Everything is learnt anew in each request.
+    """
+
+    paper = "DEL: Context-Aware Dynamic Exit Layer for Efficient Self-Speculative Decoding (Entezari Zarch et al. 2025)"
+    needs = frozenset({Cap.LAYERS, Cap.HIDDEN})
+    emits = frozenset({Scheme.CERTAIN, Scheme.IID})
+    specimens = ({"every": 1, "max": 2, "pause": 1},)
+    every: int = 3
+    max: int = 17
+    decay: float = 0.95
+    pause: int = 4
+    head: float | None = None
+    exits: tuple[int, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.every, self.max, self.pause) < 1 or not 0 < self.decay <= 1 or (self.head or 0) < 0:
+            raise ValueError(
+                "del needs every, max and pause >= 1, 0 < decay <= 1 and head >= 0, "
+                f"not every={self.every}, max={self.max}, pause={self.pause}, decay={self.decay}, head={self.head}"
+            )
+
+    def bind(self, model: Model) -> Self:
+        last, self._depth, self._logits = model.depth - 1, model.depth, model.logits
+        self._exits = self.exits or tuple(range(min(self.every, last), model.depth, self.every))
+        if not all(1 <= exit <= last for exit in self._exits):
+            raise ValueError(f"del: this model can be left after 1 to {last} layers, not {list(self._exits)}")
+        self.want = Want(frozenset(exit - 1 for exit in self._exits))  # type: ignore[misc]  # known with the model only
+        return self
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self._shadows = {exit: Shadow() for exit in self._exits}
+        self._passes, self._length, self._threshold = 0, 1, 0.0
+        self._layers = frozenset(range(self._exits[0]))
+        super().begin(session, laws)
+
+    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+        tree, node = self.empty(Scheme.IID), ROOT
+        for _ in range(min(self._length, *budget) if self.ready(session) else 0):
+            (q,) = self.after(session, tree, [node])
+            if q is None:
+                break
+            node, chance, _ = self.draw(tree, node, q, rng)
+            if chance < self._threshold:
+                break
+        return tree
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        self._session.follow(session)
+        self._passes += 1
+        if self._length == 0 and self._passes % self.pause:
+            return
+        if self._passes == 1:
+            self._study_prompt(session)
+        # Behind a refused draft every layer saw a text that is none, so the rows end with the accepted path.
+        rows = [0, *(row for node in step.verdict.path if (row := step.rows.at(node)) is not None)]
+        self._study(step.rows, rows, [step.p.best[row] for row in rows])
+        self._choose()
+
+    def _study_prompt(self, session: Session) -> None:
+        view, start = self._session, max(1, session.prompt - PROMPT)
+        view.layers = None
+        view.rewind(start)
+        rows = view.forward(TokenTree.chain(session.tokens[start : session.prompt]), self.want)
+        self._study(rows, range(len(rows)), self._laws(rows).best)
+        view.follow(session)
+
+    def _study(self, rows: Rows, chosen: Sequence[int], best: Sequence[int | None]) -> None:
+        """Compare every exit's guess at the chosen rows with the target's."""
+        states = torch.cat([rows.hidden[exit - 1][list(chosen)] for exit in self._exits])
+        logits = self._logits(states)
+        # A layer has about 12 d^2 weights, the head V d: in a small network with a large vocabulary it costs several layers.
+        self._head = logits.shape[-1] / (12 * states.shape[-1]) if self.head is None else self.head
+        for shadow, part in zip(self._shadows.values(), torch.split(logits, len(chosen)), strict=True):
+            guessed = replace(rows, logits=part, paths=[rows.paths[row] for row in chosen])
+            chances, tokens = self._laws(guessed).logits.softmax(-1).max(-1)
+            hits = tokens == tokens.new_tensor([-1 if target is None else target for target in best])
+            shadow.add(self.decay, chances[hits], chances[~hits])
+
+    def _choose(self) -> None:
+        rates = {exit: shadow.rate for exit, shadow in self._shadows.items()}
+        exit, self._length, _ = best(rates, self._depth, self.max, self._head)
+        self._threshold = self._shadows[exit].threshold
+        self._session.layers = frozenset(range(exit))
+
+
+def best(rates: Mapping[int, float], depth: int, longest: int, head: float = 0.0) -> tuple[int, int, float]:
+    """The exit and length with most tokens for each layer computed, and how many; ``rates``: exit -> share right."""
+    choices = (
+        (exit, length, sum(rate**i for i in range(length + 1)) / (depth + head + length * (exit + head)))
+        for exit, rate in rates.items()
+        for length in range(longest + 1)
+    )
+    return max(choices, key=lambda choice: choice[2])
