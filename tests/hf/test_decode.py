@@ -60,7 +60,7 @@ def second(name: str) -> Model:
 def test_greedy_is_the_definition(name: str, draft: str) -> None:
     """One by one and in a batch whose rows have other lengths."""
     if draft in OWN_LAYERS and Cap.LAYERS not in model(name).can:
-        with pytest.raises(PartsClash, match=r"give path=|give another path=|needs a model with layer subsets"):
+        with pytest.raises(PartsClash, match=r"give path=|give another path=|needs a model with .*layer subsets"):
             decodery.decode(model(name), PROMPTS[0], draft=draft, **OPTIONS)
         return
     expected = [plain(name, prompt) for prompt in PROMPTS]
