@@ -13,12 +13,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from decodery.engine import Output, Stream, decode, stream
     from decodery.errors import DecoderyError
+    from decodery.memory import load_memory, save_memory
     from decodery.model.load import load, resolve
     from decodery.model.model import Model
     from decodery.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["DecoderyError", "Model", "Output", "Recipe", "Stream", "decode", "load", "resolve", "stream"]
+__all__ = [
+    "DecoderyError",
+    "Model",
+    "Output",
+    "Recipe",
+    "Stream",
+    "decode",
+    "load",
+    "load_memory",
+    "resolve",
+    "save_memory",
+    "stream",
+]
 
 _HOMES = {
     "decode": "decodery.engine",
@@ -28,6 +41,8 @@ _HOMES = {
     "load": "decodery.model.load",
     "resolve": "decodery.model.load",
     "Model": "decodery.model.model",
+    "load_memory": "decodery.memory",
+    "save_memory": "decodery.memory",
     "Recipe": "decodery.recipe",
     "DecoderyError": "decodery.errors",
 }

@@ -123,8 +123,8 @@ class Chat:
         choices[name]()
 
     def choose(self, **parts: Any) -> None:
-        """Change parts of the recipe."""
-        self.recipe = Recipe.from_dict(self.recipe.to_dict() | parts)
+        """Change parts of the recipe; a drafter that stays is the same object, with all it has learnt."""
+        self.recipe = Recipe.from_dict(self.recipe.to_dict() | {"draft": self.recipe.draft} | parts)
         self.out.print(f"[dim]{escape(str(self.recipe.to_dict()))}[/dim]")
 
     def retry(self) -> None:

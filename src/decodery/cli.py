@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -50,6 +50,10 @@ BACKEND = Annotated[
 ]
 PLAN = Annotated[str, typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all).")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+MEMORY = Annotated[
+    Path | None,
+    typer.Option(help="Keep what the drafter learns in this file: read if it is there, written at the end."),
+]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
 
 
@@ -122,18 +126,21 @@ def run(
     trace: Annotated[Path | None, typer.Option(help="Write a page that shows every step.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
     plan: PLAN = "off",
+    memory: MEMORY = None,
     as_json: JSON = False,
     quiet: QUIET = False,
 ) -> None:
     """Answer a prompt, streaming."""
-    with _errors():
+    with _errors(), ExitStack() as last:
         from decodery.engine import stream
+        from decodery.memory import remembered
 
         if trace is not None and not trace.absolute().parent.is_dir():
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
         parts = _recipe(recipe, draft, verify, guide, constrain, search, temperature)
         loaded = _load(model, dtype, backend)
         text = sys.stdin.read() if prompt == "-" else prompt
+        last.enter_context(remembered(parts.draft, loaded, memory))
         pieces = stream(
             loaded,
             _messages(loaded, text, system, raw),
@@ -183,14 +190,17 @@ def chat(
     dtype: DTYPE = "auto",
     backend: BACKEND = "torch",
     show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
+    memory: MEMORY = None,
     quiet: QUIET = False,
 ) -> None:
     """Talk; /help lists the commands. Ctrl-C stops an answer, Ctrl-D ends."""
     with _errors():
         from decodery.chat import Chat
+        from decodery.memory import remembered
 
-        parts = _recipe(None, draft, verify, guide, "none", "", temperature)
-        Chat(_load(model, dtype, backend), parts, system, max_new_tokens, seed, show_draft, quiet, out, _show).loop()
+        parts, loaded = _recipe(None, draft, verify, guide, "none", "", temperature), _load(model, dtype, backend)
+        with remembered(parts.draft, loaded, memory):
+            Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show).loop()
 
 
 @app.command()

@@ -23,6 +23,10 @@ class BadStore(DecoderyError):
     """The datastore cannot be found, read or written."""
 
 
+class BadMemory(DecoderyError):
+    """A drafter's saved memory cannot be found, read or written, or is of another tokenizer."""
+
+
 class BadPrompt(DecoderyError):
     """The prompt is empty, too long or of the wrong type."""
 

@@ -16,11 +16,13 @@ vocabulary, ``d`` the hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from decodery.tree import TokenTree
 
 Tensor = torch.Tensor
+Array = npt.NDArray[np.generic]
+
+NO_TOKEN = 0xFFFFFFFF
+"""Fills up rows of token ids in a drafter's saved memory."""
 
 
 class Scheme(Enum):
@@ -270,6 +276,14 @@ class Drafter(Part):
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         """Learn from the whole pass, refused rows included; the session has already committed."""
+
+    def memory(self) -> dict[str, Array]:
+        """What outlives a request, as arrays for a file (``memory.py``): float64, or uint32 for token ids, ``NO_TOKEN`` where
+        a row has fewer. A drafter that keeps anything names its arrays even while they are empty."""
+        return {}
+
+    def remember(self, memory: Mapping[str, Array]) -> None:
+        """Take up what ``memory`` gave, under whatever parameters it was learnt; ``ValueError`` where it is not of that form."""
 
 
 @dataclass

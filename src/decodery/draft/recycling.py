@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from decodery.errors import UnknownPart
 from decodery.law import Laws
+from decodery.memory import filled
 from decodery.model.session import Session
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter, Step
+from decodery.words import NO_TOKEN, Array, Budget, Chooser, Drafter, Step
 
 Template = tuple[tuple[int, ...], ...]
 """Rank paths, parents first: (0, 2) is the third guess after the first guess."""
@@ -50,7 +53,7 @@ class Recycling(Drafter):
 
     ``template``: "small" (15 nodes) or "published" (80 nodes). ``prompt``: also learn that each prompt token was followed by
     the next one, which costs nothing. The table (k ids for each token seen, so at most ``V * k`` of them) outlives a
-    request, on this object only.
+    request, on this object only; saved it takes ``4 (k + 1)`` bytes a token (1.8 MB at V = 49152).
     """
 
     paper = "Turning Trash into Treasure: Accelerating Inference of LLMs with Token Recycling (Luo et al. 2024)"
@@ -84,6 +87,15 @@ class Recycling(Drafter):
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         ranked = step.rows.logits.topk(min(self.k, step.rows.logits.shape[-1])).indices.tolist()
         self._learn((step.rows.words(0)[-1], *(step.tree.tokens[i] for i in step.tree.live())), ranked)
+
+    def memory(self) -> dict[str, Array]:
+        return {"tokens": np.array([*self._after], np.uint32), "after": filled(self._after.values(), self.k)}
+
+    def remember(self, memory: Mapping[str, Array]) -> None:
+        rows = zip(memory["tokens"].tolist(), memory["after"].tolist(), strict=True)
+        known = {token: [t for t in row if t != NO_TOKEN][: self.k] for token, row in rows}
+        self._after.clear()
+        self._after.update(known)
 
     def _learn(self, tokens: Iterable[int], ranked: list[list[int]]) -> None:
         # A token that occurs twice in a tree keeps its last row: later nodes lie deeper and know more of the context.

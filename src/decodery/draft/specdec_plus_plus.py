@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from decodery.draft.grow import Grown
 from decodery.model.session import Session
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Scheme, Step, Tensor
+from decodery.words import Array, Budget, Chooser, Scheme, Step, Tensor
 
 EDGES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 """Borders, in nats, between entropies that are told apart."""
@@ -73,6 +75,15 @@ class SpecDecPlusPlus(Grown):
                 )
                 self._seen[which][1] += 1
         self._session.follow(session)
+
+    def memory(self) -> dict[str, Array]:
+        return {"seen": np.array(self._seen)}
+
+    def remember(self, memory: Mapping[str, Array]) -> None:
+        seen = memory["seen"].tolist()
+        if len(seen) != len(self._seen) or not all(0 < times < 1e18 and 0 <= total <= times for total, times in seen):
+            raise ValueError(f"not acceptances of {len(self._seen)} bands of entropy")
+        self._seen[:] = seen
 
 
 def band(q: Tensor) -> int:
