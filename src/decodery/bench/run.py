@@ -100,8 +100,15 @@ def _header(
             "command": shlex.join(["decodery", *sys.argv[1:]]),
             "left_out": left_out,
             "costs": {_backend(m): _costs(m) for m in models.values()},
-            "footprints": {r.name: footprint(r.name, choice.model, choice.backend, choice.plan) for r in runners},
+            "footprints": {
+                name: footprint(name, choice.model, choice.backend, choice.plan) for name in _apart(runners)
+            },
         }
+
+
+def _apart(runners: Sequence[Runner]) -> list[str]:
+    """Peers, and one method of ours on each backend: the others hold the same weights."""
+    return list({id(getattr(runner, "model", runner)): runner.name for runner in reversed(runners)}.values())[::-1]
 
 
 def _costs(model: Model) -> dict[int, float]:
