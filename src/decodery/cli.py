@@ -380,7 +380,7 @@ def bench(
     suite: Annotated[str, typer.Argument(help="spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
     methods: Annotated[
-        str, typer.Option(help="Drafters, separated by commas; DRAFT+VERIFY, DRAFT@torch, or all-training-free.")
+        str, typer.Option(help="Drafters, separated by commas; DRAFT&VERIFY, DRAFT@torch, or all-training-free.")
     ] = ("none,ngram,recycling,jacobi"),
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
     limit: Annotated[int | None, typer.Option(help="At most so many questions, spread over the categories.")] = None,

@@ -51,7 +51,7 @@ class Told:
 
 @dataclass
 class Ours:
-    """A method of our own: a drafter's spec, or ``DRAFT+VERIFY``; greedy unless a guide samples (always the same draws)."""
+    """A method of our own: a drafter's spec, or ``DRAFT&VERIFY``; greedy unless a guide samples (always the same draws)."""
 
     name: str
     model: Model
@@ -60,7 +60,7 @@ class Ours:
     guides: Sequence[str] = ()
 
     def __call__(self, prompt: list[int], limit: int, mark: Mark) -> Told:
-        draft, _, verify = self.method.partition("+")
+        draft, _, verify = self.method.partition("&")
         recipe = Recipe.of(draft, verify or None, self.guides)
         pieces = stream(self.model, prompt, recipe=recipe, max_new_tokens=limit, plan=self.plan, seed=0)
         firsts: list[Tensor] = []
