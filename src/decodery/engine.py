@@ -15,7 +15,7 @@ from decodery.loop import speculate, together
 from decodery.measure import calibrated
 from decodery.model.model import Model
 from decodery.model.session import Session
-from decodery.plan import Auto, Costs, Plan, Rates, plan_of
+from decodery.plan import Auto, Costs, Habits, Plan, Rates, plan_of
 from decodery.recipe import Recipe, Spec
 from decodery.stats import Stats
 from decodery.stop import Stop
@@ -273,11 +273,12 @@ def _plan(model: Model, spec: str, draft: Drafter, prompt: int, answers: int) ->
     if plan is not None:
         return plan
     rates = model.memory.setdefault(("rates", repr(draft)), Rates())
+    habits = model.memory.setdefault(("habits", repr(draft)), Habits())
     bucket = next((size for size in BUCKETS if prompt <= size), BUCKETS[-1])
     if "measured" not in model.memory:
         model.memory["measured"] = calibrated(model)
     costs = model.memory.setdefault(("costs", bucket, answers), Costs(*model.memory["measured"]))
-    return Auto(costs, rates)
+    return Auto(costs, rates, habits)
 
 
 def _sessions(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> list[Session]:

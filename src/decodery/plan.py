@@ -32,7 +32,8 @@ CHEAP = 0.01
 DEEP, LONGEST_STREAK = 6, 3
 """Deeper guesses and longer streaks are counted as these."""
 LONGEST_PAUSE = 32
-"""Steps without drafting after which the drafter is asked again, at the latest."""
+"""Steps without drafting after which the drafter is asked again, at the latest; one whose proposals are dear rests until
+they cost ``CHEAP`` of what was decoded meanwhile."""
 
 
 class Plan:
@@ -137,6 +138,37 @@ class Costs:
 
 
 @dataclass
+class Habits:
+    """What asking a drafter costs and brings, and how long it rests while that does not pay.
+
+    ``drafting``: seconds of a proposal; ``gain``, ``size``: tokens and forwarded nodes of a step whose tree must not be cut.
+    """
+
+    drafting: float = 0.0
+    gain: float = 0.0
+    size: float = 0.0
+    weighed: int = 0
+    pause: int = 0
+    losses: int = 0
+
+    def asked(self) -> bool:
+        """Whether the drafter is asked in this step."""
+        self.pause = max(0, self.pause - 1)
+        return self.pause == 0
+
+    def lost(self, share: float) -> None:
+        """Asking did not pay and cost ``share`` of a plain step: rest, ever longer."""
+        if share > CHEAP:
+            rest = max(1.0, share) * 4.0**self.losses
+            self.pause = 1 + round(min(rest, max(LONGEST_PAUSE, share / CHEAP)))
+            self.losses = min(self.losses + 1, 8)
+
+    def won(self) -> None:
+        """Asking paid."""
+        self.losses = 0
+
+
+@dataclass
 class Auto(Plan):
     """Maximises expected tokens per second from measured costs and observed acceptance.
 
@@ -144,27 +176,21 @@ class Auto(Plan):
     again as soon as its guesses come true. One whose proposals cost time is asked ever more rarely while they do not pay.
     Cutting by place never looks at drawn tokens, so it leaves every law exact; a drawn sibling goes only with those after it.
     Where the places themselves depended on draws (a drawn tree that is not settled) the tree is forwarded whole, and what
-    such trees brought so far decides whether the drafter is asked again. ``costs`` and ``rates`` may be shared between
-    requests.
+    such trees brought so far decides whether the drafter is asked again. ``costs``, ``rates`` and ``habits`` may be shared
+    between requests.
     """
 
     costs: Costs
     rates: Rates = field(default_factory=Rates)
+    habits: Habits = field(default_factory=Habits)
     most: int = 64
-    _drafting: float = 0.0
-    _gain: float = 0.0
-    _size: float = 0.0
-    _weighed: int = 0
     _proposed: TokenTree = field(default_factory=TokenTree)
     _streak: int = 0
     _asked: bool = False
     _last: int | None = None
-    _pause: int = 0
-    _rest: int = 1
 
     def budget(self, budget: Budget) -> Budget:
-        self._asked = self._pause == 0
-        self._pause = max(0, self._pause - 1)
+        self._asked = self.habits.asked()
         return Budget(min(budget.nodes, self.most), budget.depth) if self._asked else Budget(0, 0)
 
     def cut(self, tree: TokenTree) -> TokenTree:
@@ -174,21 +200,20 @@ class Auto(Plan):
         promise = self.promises(tree)
         order = sorted(range(len(tree)), key=lambda node: -promise[node])
         gains = list(accumulate((promise[node] for node in order), initial=1.0))
-        rates = [gain / (self.costs(k + 1, self._last) + self._drafting) for k, gain in enumerate(gains)]
+        rates = [gain / (self.costs(k + 1, self._last) + self.habits.drafting) for k, gain in enumerate(gains)]
         best = max(range(len(rates)), key=rates.__getitem__)
         if self._asked and rates[best] <= MARGIN / self.costs(1, self._last):
             best = 0
-            if self._drafting > CHEAP * self.costs(1):
-                self._pause, self._rest = self._rest, min(2 * self._rest, LONGEST_PAUSE)
+            self.habits.lost(self.habits.drafting / self.costs(1))
         elif best:
-            self._rest = 1
+            self.habits.won()
         return tree.only(order[:best])
 
     def observe(self, step: Step) -> None:
         """Book where the committed tokens went through the proposal, and what the step cost."""
         if self._asked:
-            drafting = step.seconds.get("draft", 0.0)
-            self._drafting += DRIFT * (drafting - self._drafting) if self._drafting else drafting
+            drafting, known = step.seconds.get("draft", 0.0), self.habits.drafting
+            self.habits.drafting += DRIFT * (drafting - known) if known else drafting
         n = len(step.tree.live()) + 1
         if self._last and "forward" in step.seconds and len(step.rows) == n:  # the first had the prompt to read as well
             self.costs.correct(n, step.seconds["forward"], self._last)
@@ -206,15 +231,16 @@ class Auto(Plan):
 
     def _weigh(self, tokens: int, n: int) -> None:
         """Book what a tree brought that is forwarded whole, and pause where such trees lose on average."""
-        self._weighed += 1
-        weight = max(DRIFT, 1 / self._weighed)
-        self._gain += weight * (tokens - self._gain)
-        self._size += weight * (n - self._size)
-        rate = self._gain / (self.costs(round(self._size)) + self._drafting)
-        if self._weighed < 1 / DRIFT or rate > 1 / self.costs(1):
-            self._rest = 1
-        else:
-            self._pause, self._rest = self._rest, min(2 * self._rest, LONGEST_PAUSE)
+        habits, plain = self.habits, self.costs(1)
+        habits.weighed += 1
+        weight = max(DRIFT, 1 / habits.weighed)
+        habits.gain += weight * (tokens - habits.gain)
+        habits.size += weight * (n - habits.size)
+        loss = (self.costs(round(habits.size)) + habits.drafting) / plain - habits.gain
+        if loss < 0:
+            habits.won()
+        elif habits.weighed >= 1 / DRIFT or habits.drafting > plain:  # the dear ones are not tried ten times first
+            habits.lost(loss)
 
     def promises(self, tree: TokenTree) -> list[float]:
         """The chance of each node to be accepted; none is above its parent's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 import decodery
+from decodery.build import build
 from decodery.compare import TIE
+from decodery.registry import ROLES
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 NEW = 24
@@ -72,6 +75,40 @@ def test_lossless(draft: str, verify: str, n: int, prompts: Any, reference: Any,
     drafted, accepted = (sum(getattr(o.stats, name) for o in outputs) for name in ("drafted", "accepted"))
     assert 0 < accepted < drafted
     assert sum(o.stats.tokens for o in outputs) > sum(o.stats.forwards for o in outputs)
+
+
+@pytest.fixture(scope="session")
+def warm(prompts: Any, smollm2: Any) -> Any:
+    """20 prompts on each backend, read once: a drafter finds them in the cache of their sessions."""
+    models = [smollm2]
+    if importlib.util.find_spec("openvino"):
+        models.insert(0, decodery.load("smollm2", dtype="float32", backend="openvino"))
+
+    @cache
+    def sessions(number: int) -> list[Any]:
+        return [models[number].session(prompt) for prompt in prompts[:20]]
+
+    def first_that_takes(draft: str) -> tuple[Any, list[Any]]:
+        refused = ""
+        for number, model in enumerate(models):
+            try:
+                build(decodery.Recipe.of(draft=draft), model)
+                return model, sessions(number)
+            except decodery.DecoderyError as error:
+                refused = str(error)
+        pytest.skip(f"{draft}: {refused}")
+
+    return first_that_takes
+
+
+@pytest.mark.parametrize("draft", ROLES["draft"])
+def test_every_drafter_leaves_twenty_answers_as_they_are(draft: str, warm: Any, prompts: Any, reference: Any) -> None:
+    """Each drafter that needs no file or model of its own, the first 8 tokens of 20 answers."""
+    model, sessions = warm(draft)
+    for number, (prompt, session) in enumerate(zip(prompts[:20], sessions, strict=True)):
+        output = decodery.decode(model, prompt, draft=draft, session=session, max_new_tokens=8)
+        tokens, gaps = reference(number)
+        assert same(output.tokens, (tokens[:8], gaps)), f"prompt {number} differs from transformers"
 
 
 def test_a_batch_equals_single_runs(prompts: Any, reference: Any, smollm2: Any) -> None:

@@ -18,7 +18,7 @@ from decodery.guide.temperature import Temperature
 from decodery.law import Law
 from decodery.loop import speculate, together
 from decodery.model.toy import ToyModel
-from decodery.plan import MARGIN, OFF, Auto, Costs, Fixed, Place, plan_of
+from decodery.plan import MARGIN, OFF, Auto, Costs, Fixed, Habits, Place, plan_of
 from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget, Rows, Scheme, Step, Verdict
@@ -111,6 +111,22 @@ def test_it_gives_up_where_drafting_loses_and_asks_again() -> None:
     assert sum(map(len, dear)) == 0
     free = run(Auto(Costs(dict(FREE))), "jacobi:window=2")
     assert sum(map(len, free)) > len(free)
+
+
+def test_a_dear_drafter_that_loses_is_hardly_asked_again_not_even_by_the_next_request() -> None:
+    habits, asked = Habits(), []
+    for _ in range(10):
+        plan = Auto(Costs(dict(DEAR)), habits=habits)
+        for _ in range(100):
+            invited = plan.budget(Budget(8, 8)).nodes > 0
+            asked.append(invited)
+            plan.cut(TokenTree.chain([1, 2]))
+            rows = Rows(torch.zeros(1, 3), [])
+            plan.observe(Step(TokenTree(), rows, Law(rows.logits, True), Verdict(()), [0], {"draft": 3.0 * invited}))
+    assert asked[0]
+    assert sum(asked[:100]) <= 6
+    assert sum(asked[100:]) <= 5
+    assert sum(asked[500:]) >= 1
 
 
 def test_unforwarded_drafts_teach_as_well() -> None:

@@ -69,11 +69,12 @@ class Swift(Thinned):
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
-        self._steps, self._layers = 0, without(self._depth, self._found.best)
+        self._steps, self._invited, self._layers = 0, False, without(self._depth, self._found.best)
         super().begin(session, laws)
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tree, node = self.empty(Scheme.DISTINCT), ROOT
+        self._invited = budget.nodes > 0
         runners: list[tuple[int, float, Tensor | None]] = []
         for _ in range(min(self.length, *budget) if self.ready(session) else 0):
             (q,) = self.after(session, tree, [node])
@@ -96,7 +97,8 @@ class Swift(Thinned):
         self._session.follow(session)
         self._steps += 1
         found, enough = self._found, len(session.tokens) > session.prompt + self.window
-        if enough and self.interval and self._steps % self.interval == 0 and not self._done():
+        # A plan that asks for no drafts would not be served by a search either.
+        if enough and self._invited and self.interval and self._steps % self.interval == 0 and not self._done():
             candidate = found.propose(rng.noise())
             found.learn(candidate, self._matchness(session, candidate))
         self._session.layers = without(self._depth, found.best)
