@@ -50,13 +50,14 @@ def measured() -> dict[str, tuple[str, str, str]]:
 
     From the newest result folder that benchmarked all of them.
     """
-    found = {}
+    found: dict[str, tuple[str, str, str]] = {}
     for path in sorted((ROOT / "benchmarks" / "results").glob("*/training-free/summary.json"))[-1:]:
         for row in json.loads(path.read_text()):
             name, at, backend = row["runner"].partition("@")
             ratio = row["ratios"].get(f"none{at}{backend}")
             if ratio and row["tokens_per_forward"]:
-                found[name] = f"{row['tokens_per_forward']:.2f}", f"{ratio[0]:.2f}", " (torch)" if backend else ""
+                told = f"{row['tokens_per_forward']:.2f}", f"{ratio[0]:.2f}", " (torch)" if backend else ""
+                found.setdefault(name, told)
     return found
 
 
