@@ -66,29 +66,19 @@ class TokenTree:
         return len(self.tokens)
 
     def graft(
-        self,
-        other: TokenTree,
-        nodes: Iterable[int] | None = None,
-        room: int = 1 << 40,
-        law: Callable[[int], Tensor | None] | None = None,
+        self, other: TokenTree, nodes: Iterable[int] | None = None, law: Callable[[int], Tensor | None] | None = None
     ) -> dict[int, int]:
         """Merge another tree into this one, shared beginnings stored once; returns where its nodes stand here.
 
-        ``nodes``: which ones, parents first (default: all). ``room``: how many may be added; what no longer fits is left
-        out, so of a drawn tree nothing may fail to fit. ``law``: the q of an added node, by its token (default: it is certain). What stood here
-        before keeps its q and its place among its siblings.
+        ``nodes``: which ones, parents first (default: all). ``law``: the q of an added node, by its token (default: it is
+        certain). What stood here before keeps its q and its place among its siblings.
         """
-        at, room = {ROOT: ROOT}, len(self) + room
+        at = {ROOT: ROOT}
         for node in range(len(other)) if nodes is None else nodes:
-            token, parent = other.tokens[node], at.get(other.parents[node])
-            if parent is None:  # left out
-                continue
+            token, parent = other.tokens[node], at[other.parents[node]]
             # Of repeated siblings the first: the others are ghosts.
             same = next((child for child in self.children(parent) if self.tokens[child] == token), None)
-            if same is None and len(self) < room:
-                same = self.add(token, parent, law and law(token))
-            if same is not None:
-                at[node] = same
+            at[node] = self.add(token, parent, law and law(token)) if same is None else same
         del at[ROOT]
         return at
 

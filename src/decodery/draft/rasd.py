@@ -76,15 +76,19 @@ class Rasd(Grown):
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         self._first = None
-        tree = self.levels(session, budget, rng, [self.width, *[1] * (self.length - 1)], settled=True)
-        found = self._retriever.propose(session, Budget(self.nodes, budget.depth), rng)
+        widths = [self.width, *[1] * (self.length - 1)][: budget.depth]
+        tree = self.levels(session, budget, rng, widths, settled=True)
+        # As many as fit beside the largest tree, merged or not: how many of them are added must not decide on others, for
+        # a verifier that looks at one branch before the next would learn there what was drawn here.
+        room = max(0, budget.nodes - self.width * len(widths))
+        found = self._retriever.propose(session, Budget(min(self.nodes, room), budget.depth), rng)
         if self._first is None or not (kept := pruned(found, self._first, self.k)):
             return tree
         # A certain node behind drawn siblings offers its token for sure: q is one-hot. Whether it is there, and not merged
         # with a drawn one, hangs on what was drawn; that is exact, for it is put to the law that the refusal of all drawn
         # siblings left, and nothing below it was drawn. But the shape is settled no more.
         tree.settled = False
-        for node, place in tree.graft(found, kept, budget.nodes - len(tree), self._certain).items():
+        for node, place in tree.graft(found, kept, self._certain).items():
             if self._laws.greedy:  # of drawn nodes the kind must not tell what was drawn
                 tree.kinds[place] += 1 + found.kinds[node] % KINDS
         return tree
