@@ -32,6 +32,8 @@ ROLES: dict[str, dict[str, str]] = {
         "layer-skip": "decodery.draft.layer_skip:LayerSkip",
         "del": "decodery.draft.dynamic_exit:DynamicExit",
         "swift": "decodery.draft.swift:Swift",
+        "rasd": "decodery.draft.rasd:Rasd",
+        "cascade": "decodery.draft.cascade:Cascade",
         "easyspec": "decodery.draft.easyspec:EasySpec",
     },
     "verify": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 
@@ -64,6 +64,23 @@ class TokenTree:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def graft(
+        self, other: TokenTree, nodes: Iterable[int] | None = None, law: Callable[[int], Tensor | None] | None = None
+    ) -> dict[int, int]:
+        """Merge another tree into this one, shared beginnings stored once; returns where its nodes stand here.
+
+        ``nodes``: which ones, parents first (default: all). ``law``: the q of an added node, by its token (default: it is
+        certain). What stood here before keeps its q and its place among its siblings.
+        """
+        at = {ROOT: ROOT}
+        for node in range(len(other)) if nodes is None else nodes:
+            token, parent = other.tokens[node], at[other.parents[node]]
+            # Of repeated siblings the first: the others are ghosts.
+            same = next((child for child in self.children(parent) if self.tokens[child] == token), None)
+            at[node] = self.add(token, parent, law and law(token)) if same is None else same
+        del at[ROOT]
+        return at
 
     def add(self, token: int, parent: int = ROOT, q: Tensor | None = None, *, kind: int = 0) -> int:
         """Append a node and return its index. A repeated sibling can only be refused, so it becomes a ghost."""

@@ -11,7 +11,7 @@ from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
 from decodery.law import Laws
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
+from decodery.tree import TokenTree
 from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step
 
 KINDS = 32
@@ -58,20 +58,14 @@ class Mix(Drafter):
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tree = TokenTree()
-        child: dict[tuple[int, int], int] = {}
         nodes = min(self.nodes, budget.nodes)
         share = self.share or (1.0,) * len(self.parts)
         for i, part in enumerate(self._running):
             allowed = math.ceil((nodes - len(tree)) * (share[i] / sum(share[i:])))  # the last one: all that is left
             draft = part.propose(session, Budget(allowed, budget.depth), rng)
-            at = {ROOT: ROOT}
-            for node, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True)):
-                place = at[parent], token
-                if place not in child:
-                    child[place] = tree.add(token, at[parent])
-                at[node] = child[place]
+            for node, place in tree.graft(draft).items():
                 # Who guessed it, and how: a guess that several parts share is likelier than each part's alone.
-                tree.kinds[child[place]] += (1 + draft.kinds[node] % (KINDS - 1)) * KINDS**i
+                tree.kinds[place] += (1 + draft.kinds[node] % (KINDS - 1)) * KINDS**i
         return tree
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from decodery.law import Laws
 from decodery.model.session import Session
@@ -31,7 +32,7 @@ class NGram(Drafter):
 
     def begin(self, session: Session, laws: Laws) -> None:
         self._ends: dict[tuple[int, ...], list[int]] = {}
-        self._indexed = 0
+        self._read: list[int] = []
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tokens = session.tokens
@@ -50,9 +51,15 @@ class NGram(Drafter):
 
     def _index(self, tokens: list[int]) -> None:
         """Book where each n-gram ended; those that end with the text have no continuation yet and wait."""
-        if self._indexed >= len(tokens):  # the text was taken back
-            self._ends, self._indexed = {}, 0
-        for end in range(max(self._indexed, 1), len(tokens)):
+        known = len(self._read)
+        if known >= len(tokens):  # the text was taken back, perhaps by a draft only: forget from where it parts
+            same = (mine == theirs for mine, theirs in zip(self._read, tokens, strict=False))
+            known = sum(takewhile(bool, same))
+            for end in range(len(self._read) - 1, max(known, 1) - 1, -1):
+                for n in range(self.min, min(self.max, end) + 1):
+                    self._ends[tuple(self._read[end - n : end])].pop()
+            del self._read[known:]
+        for end in range(max(known, 1), len(tokens)):
             for n in range(self.min, min(self.max, end) + 1):
                 self._ends.setdefault(tuple(tokens[end - n : end]), []).append(end)
-        self._indexed = len(tokens)
+        self._read += tokens[known:]

@@ -1,0 +1,114 @@
+"""RASD: the tree of a draft model and continuations found in the text, merged into one."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+
+from decodery.draft.grow import Grown
+from decodery.draft.ngram import NGram
+from decodery.law import Laws
+from decodery.model.session import Session
+from decodery.tree import ROOT, TokenTree
+from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step, Tensor
+
+KINDS = 32
+"""Kinds of retrieved guesses told apart."""
+
+
+@dataclass
+class Rasd(Grown):
+    """Merges a tree drawn from a draft model with retrieved continuations whose first token the draft model believes in.
+
+    ``path``, ``layers``, ``length``, ``width``: the draft model and its tree, as for ``model``. ``retrieve``: the drafter
+    that retrieves (default: 4 continuations of 10 tokens behind the last 3 to 1 tokens). ``k``: only those stay that begin
+    with one of the ``k`` likeliest tokens of the draft's law. ``nodes``: retrieved nodes at most, those of the likeliest
+    and most frequent beginnings first. Where tokens are sampled, the retriever must be certain, and its nodes stand behind
+    the drawn ones. The memory is that of the retriever.
+    """
+
+    paper = "RASD: Retrieval-Augmented Speculative Decoding (Quan et al. 2025)"
+    emits = frozenset({Scheme.CERTAIN, Scheme.DISTINCT})
+    accepts = frozenset({Scheme.CERTAIN})
+    specimens = (
+        {"path": "toy", "length": 1, "k": 2, "retrieve": NGram(min=1, length=2, width=2)},
+        {"length": 1, "width": 2, "k": 3, "nodes": 2, "retrieve": NGram(min=1, length=3, width=3)},
+    )
+    length: int = 3
+    width: int = 1
+    retrieve: Drafter = field(default_factory=lambda: NGram(max=3, min=1, length=10, width=4))
+    k: int = 10
+    nodes: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.length, self.width, self.k, self.nodes) < 1:
+            raise ValueError(
+                "rasd needs length, width, k and nodes >= 1, "
+                f"not length={self.length}, width={self.width}, k={self.k}, nodes={self.nodes}"
+            )
+
+    def inner(self) -> tuple[Drafter, ...]:
+        return (self.retrieve,)
+
+    def bind(self, model: Model) -> Self:
+        super().bind(model)
+        self.retrieve = self.retrieve.bind(model)
+        return self
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        super().begin(session, laws)
+        self._first: Tensor | None = None
+        """The draft's law of the next token, once it is known."""
+        self._retriever = copy.copy(self.retrieve)  # the rows of a batch share what outlives a request only
+        self._retriever.begin(session, laws)
+
+    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> list[Tensor | None]:
+        laws = super().after(session, tree, nodes)
+        if nodes == [ROOT]:
+            self._first = laws[0]
+        return laws
+
+    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+        self._first = None
+        widths = [self.width, *[1] * (self.length - 1)][: budget.depth]
+        tree = self.levels(session, budget, rng, widths, settled=True)
+        # As many as fit beside the largest tree, merged or not: how many of them are added must not decide on others, for
+        # a verifier that looks at one branch before the next would learn there what was drawn here.
+        room = max(0, budget.nodes - self.width * len(widths))
+        found = self._retriever.propose(session, Budget(min(self.nodes, room), budget.depth), rng)
+        if self._first is None or not (kept := pruned(found, self._first, self.k)):
+            return tree
+        # A certain node behind drawn siblings offers its token for sure: q is one-hot. Whether it is there, and not merged
+        # with a drawn one, hangs on what was drawn; that is exact, for it is put to the law that the refusal of all drawn
+        # siblings left, and nothing below it was drawn. But the shape is settled no more.
+        tree.settled = False
+        for node, place in tree.graft(found, kept, self._certain).items():
+            if self._laws.greedy:  # of drawn nodes the kind must not tell what was drawn
+                tree.kinds[place] += 1 + found.kinds[node] % KINDS
+        return tree
+
+    def _certain(self, token: int) -> Tensor | None:
+        if self._laws.greedy or self._first is None:
+            return None
+        return torch.zeros_like(self._first).index_fill_(0, torch.tensor(token, device=self._first.device), 1.0)
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        super().observe(session, step, rng)
+        self._retriever.observe(session, step, rng)
+
+
+def pruned(found: TokenTree, law: Tensor, k: int) -> list[int]:
+    """The nodes that begin with one of the ``k`` likeliest tokens, branch by branch: first those whose beginning has the
+    highest chance times the number of continuations."""
+    branch = [found.path(node)[0] for node in range(len(found))]
+    leaves = Counter(branch[node] for node in range(len(found)) if not found.children(node))
+    chances, tokens = law.topk(min(k, law.shape[-1]))
+    likely = {token: chance for token, chance in zip(tokens.tolist(), chances.tolist(), strict=True) if chance > 0}
+    kept = [node for node in range(len(found)) if found.tokens[branch[node]] in likely]
+    return sorted(kept, key=lambda node: (-likely[found.tokens[branch[node]]] * leaves[branch[node]], branch[node]))
