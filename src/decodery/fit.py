@@ -3,6 +3,8 @@
 A run with a wide template shows how often each rank path was on the accepted path. What a forward then accepts on average
 is the sum, over the nodes of a tree, of the probability that the node is accepted. A child's probability never exceeds its
 parent's, so the N likeliest paths form a tree, and no tree of N nodes promises more: the greedy choice is the best one.
+
+The promise is of the wide run's memory. A narrower tree computes fewer rows, so it learns less and keeps somewhat less.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Counts:
 
     Attributes:
         judged: how often its children were judged, which takes that it was accepted; ``()`` counts the steps.
-        offered: how often it was guessed while its children's parent stood.
+        offered: how often it was guessed where its parent stood.
         accepted: how often it was on the accepted path.
     """
 
