@@ -27,6 +27,10 @@ class BadMemory(DecoderyError):
     """A drafter's saved memory cannot be found, read or written, or is of another tokenizer."""
 
 
+class BadTemplate(DecoderyError):
+    """A template of rank paths cannot be found, read or written, or is no tree."""
+
+
 class BadPrompt(DecoderyError):
     """The prompt is empty, too long or of the wrong type."""
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"model"},
     {"constrain", "draft", "verify", "guide", "search"},
     {"plan", "loop", "recipe", "build"},
-    {"engine", "measure", "trace", "hf", "compare", "chat", "doctor", "docs"},
+    {"engine", "measure", "trace", "fit", "hf", "compare", "chat", "doctor", "docs"},
     {"bench", "profile"},
     {"cli", "__init__", "__main__"},
 ]

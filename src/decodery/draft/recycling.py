@@ -4,55 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from decodery.errors import UnknownPart
+from decodery.draft.template import template_of
 from decodery.law import Laws
 from decodery.memory import filled
 from decodery.model.session import Session
 from decodery.tree import ROOT, TokenTree
 from decodery.words import NO_TOKEN, Array, Budget, Chooser, Drafter, Step
 
-Template = tuple[tuple[int, ...], ...]
-"""Rank paths, parents first: (0, 2) is the third guess after the first guess."""
-
-
-def _template(*levels: dict[Any, int]) -> Template:
-    """Rank paths from how many children each path has, level by level."""
-    return tuple((*path, rank) for level in levels for path, children in level.items() for rank in range(children))
-
-
-TEMPLATES: dict[str, Template] = {
-    # For CPUs, where a forward of 16 rows costs a few times one of 4: about the 15 likeliest of the published tree.
-    "small": _template(
-        {(): 4},
-        {(0,): 3, (1,): 1, (2,): 1},
-        {(0, 0): 2, (0, 1): 1},
-        {(0, 0, 0): 1, (0, 0, 1): 1},
-        {(0, 0, 0, 0): 1},
-    ),
-    # The authors' tree "2.2.2": 80 nodes, 6 levels.
-    "published": _template(
-        {(): 8},
-        {(rank,): children for rank, children in enumerate((8, 4, 3, 2, 1, 1, 1, 1))},
-        {(0, 0): 8, (0, 1): 3, (0, 2): 2, **{(0, rank): 1 for rank in range(3, 8)}}
-        | {(1, 0): 2, (1, 1): 1, (2, 0): 1, (3, 0): 1, (4, 0): 1, (5, 0): 1},
-        {(0, 0, 0): 5, (0, 0, 1): 2, (0, 0, 2): 1, (0, 0, 3): 1, (0, 0, 4): 1, (0, 1, 0): 1, (0, 2, 0): 1}
-        | {(1, 0, 0): 1, (2, 0, 0): 1, (3, 0, 0): 1},
-        {(0, 0, 0, 0): 3, (0, 0, 0, 1): 1, (0, 0, 0, 2): 1, (0, 0, 1, 0): 1, (0, 1, 0, 0): 1, (1, 0, 0, 0): 1},
-        {(0, 0, 0, 0, 0): 2, (0, 0, 0, 1, 0): 1},
-    ),
-}
-
 
 @dataclass
 class Recycling(Drafter):
     """Keeps for each token the ``k`` tokens last ranked highest after it, and unrolls them into a tree of fixed shape.
 
-    ``template``: "small" (15 nodes) or "published" (80 nodes). ``prompt``: also learn that each prompt token was followed by
-    the next one, which costs nothing. The table (k ids for each token seen, so at most ``V * k`` of them) outlives a
+    ``template``: "small" (15 nodes), "published" (80 nodes), "3x4" (all paths of 3 ranks, 4 levels deep), or a file that
+    ``decodery fit-tree`` fitted to your prompts, ``FILE.json``. ``prompt``: also learn that each prompt token was followed
+    by the next one, which costs nothing. The table (k ids for each token seen, so at most ``V * k`` of them) outlives a
     request, on this object only; saved it takes ``4 (k + 1)`` bytes a token (1.8 MB at V = 49152).
     """
 
@@ -62,8 +31,7 @@ class Recycling(Drafter):
     prompt: bool = True
 
     def __post_init__(self) -> None:
-        if self.template not in TEMPLATES:
-            raise UnknownPart(f"recycling has no template {self.template!r}; there are: {', '.join(TEMPLATES)}")
+        self._paths = template_of(self.template, self.k)
         self._after: dict[int, list[int]] = {}
 
     def begin(self, session: Session, laws: Laws) -> None:
@@ -75,7 +43,7 @@ class Recycling(Drafter):
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tree = TokenTree()
         at: dict[tuple[int, ...], tuple[int, int]] = {(): (ROOT, session.tokens[-1])}
-        for path in TEMPLATES[self.template]:
+        for path in self._paths:
             if path[:-1] not in at or len(path) > budget.depth or len(tree) >= budget.nodes:
                 continue
             parent, token = at[path[:-1]]
