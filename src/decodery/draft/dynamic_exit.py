@@ -84,11 +84,13 @@ class DynamicExit(Thinned):
     def begin(self, session: Session, laws: Laws) -> None:
         self._shadows = {exit: Shadow() for exit in self._exits}
         self._passes, self._length, self._threshold = 0, 1, 0.0
+        self._invited = self._studied = False
         self._layers = frozenset(range(self._exits[0]))
         super().begin(session, laws)
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tree, node = self.empty(Scheme.IID), ROOT
+        self._invited = budget.nodes > 0
         for _ in range(min(self._length, *budget) if self.ready(session) else 0):
             (q,) = self.after(session, tree, [node])
             if q is None:
@@ -101,10 +103,11 @@ class DynamicExit(Thinned):
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         self._session.follow(session)
         self._passes += 1
-        if self._length == 0 and self._passes % self.pause:
-            return
-        if self._passes == 1:
+        if not self._invited or (self._length == 0 and self._passes % self.pause):
+            return  # what is not asked for, or hardly pays, is not studied either
+        if not self._studied:
             self._study_prompt(session)
+            self._studied = True
         # Behind a refused draft every layer saw a text that is none, so the rows end with the accepted path.
         rows = [0, *(row for node in step.verdict.path if (row := step.rows.at(node)) is not None)]
         self._study(step.rows, rows, [step.p.best[row] for row in rows])
