@@ -33,6 +33,7 @@ ROLES: dict[str, dict[str, str]] = {
         "del": "decodery.draft.dynamic_exit:DynamicExit",
         "swift": "decodery.draft.swift:Swift",
         "easyspec": "decodery.draft.easyspec:EasySpec",
+        "rapid": "decodery.draft.rapid:RapidDraft",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",
@@ -42,6 +43,7 @@ ROLES: dict[str, dict[str, str]] = {
         "spectr": "decodery.verify.spectr:SpecTr",
         "block": "decodery.verify.block:Block",
         "typical": "decodery.verify.typical:Typical",
+        "rapid": "decodery.verify.rapid:RapidVerify",
     },
     "guide": {
         "temperature": "decodery.guide.temperature:Temperature",
