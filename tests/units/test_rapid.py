@@ -89,7 +89,7 @@ def test_a_short_prompt_is_read_whole() -> None:
 @pytest.mark.parametrize("bad", [{"length": 0}, {"chunk": 0}, {"keep": 0}, {"query": 0}])
 def test_bad_drafter(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="rapid needs"):
-        RapidDraft(**bad)  # type: ignore[arg-type]
+        RapidDraft(**bad)
 
 
 @pytest.mark.parametrize("bad", [{"eta": -1.0}, {"tail": 2.0}])
