@@ -59,6 +59,20 @@ def test_without_a_step_it_is_the_residual_rule() -> None:
         assert words(RapidVerify(eta=0.0), Seeded(seed)) == words(Residual(), Seeded(seed))
 
 
+def test_a_repeated_sibling_may_stand() -> None:
+    """What was refused keeps a chance here, and its repetition, a ghost, stands for the node that was forwarded."""
+    tree = TokenTree(scheme=Scheme.IID)
+    for _ in range(2):
+        tree.add(1, q=Q)
+    p, q = torch.tensor([0.1, 0.9, 0.0, 0.0], dtype=torch.float64), torch.tensor([0.0, 1.0, 0.0, 0.0]).double()
+    tree.q = [q, q]
+    logits = p.log().expand(2, -1).clone()
+    rows = Rows(logits, (0,), [tree.words(0)], [1, None], 1)
+    ends = {RapidVerify(tail=1.0)(tree, Law(logits, greedy=False), rows, Seeded(seed)).path for seed in range(50)}
+    assert ends <= {(), (0,)}
+    assert (0,) in ends
+
+
 def test_tail() -> None:
     """Unprotected, the step would take tokens 0, 2 and 3 below a tenth of token 1."""
     judge = tilt(P, Q, 20.0, 0.1)

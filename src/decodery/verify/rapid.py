@@ -9,7 +9,7 @@ import torch
 
 from decodery.law import Law
 from decodery.tree import TokenTree
-from decodery.verify.walk import Child, descend, match, refuse
+from decodery.verify.walk import Child, descend, match, refuse, twin
 from decodery.words import Chooser, Rows, Scheme, Tensor, Verdict, Verifier
 
 
@@ -48,7 +48,8 @@ class RapidVerify(Verifier):
                 judge = tilt(left, q, self.eta, self.tail) if first and q is not None else left
                 chance = float(judge[child.token])
                 if chance > 0 and rng.flip(min(1.0, chance / (1.0 if q is None else float(q[child.token])))):
-                    return child
+                    # Unlike in the residual rule, a refused token may keep a chance; its repetition is a ghost without a row.
+                    return twin(children, child.token)
                 left = remain(left, q, judge) if first and q is not None else refuse(left, child)
                 first = False
             return rng.pick(left)
