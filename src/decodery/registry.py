@@ -35,6 +35,7 @@ ROLES: dict[str, dict[str, str]] = {
         "rasd": "decodery.draft.rasd:Rasd",
         "cascade": "decodery.draft.cascade:Cascade",
         "easyspec": "decodery.draft.easyspec:EasySpec",
+        "rapid": "decodery.draft.rapid:RapidDraft",
     },
     "verify": {
         "residual": "decodery.verify.residual:Residual",
@@ -44,6 +45,7 @@ ROLES: dict[str, dict[str, str]] = {
         "spectr": "decodery.verify.spectr:SpecTr",
         "block": "decodery.verify.block:Block",
         "typical": "decodery.verify.typical:Typical",
+        "rapid": "decodery.verify.rapid:RapidVerify",
     },
     "guide": {
         "temperature": "decodery.guide.temperature:Temperature",

@@ -30,6 +30,10 @@ class Drawn(Drafter):
         self._session = self.open(session)
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        self.catch_up(session)
+
+    def catch_up(self, session: Session) -> None:
+        """Bring the own session to what is committed; it is the same text, unless the drafter reads another one."""
         self._session.follow(session)
 
     def empty(self, scheme: Scheme, settled: bool = False) -> TokenTree:
@@ -39,7 +43,7 @@ class Drawn(Drafter):
     def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> list[Tensor | None]:
         """The draft law ``[V]`` after each node, in one pass; of nodes that no pass has seen yet, or the root alone."""
         if nodes == [ROOT]:
-            self._session.follow(session)
+            self.catch_up(session)
             rows = self._session.forward()
         else:
             rows = self._session.grow(tree)
