@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import decodery
-from decodery.draft.grow import Drawn
+from decodery.draft.grow import Grown, Thinned
 from decodery.draft.pearl import Pearl
 from decodery.draft.recycling import Recycling
 from decodery.errors import BadLogits, BadPrompt, DecoderyError, PartsClash
@@ -24,7 +24,7 @@ from .tiny import CONFIGS, VOCAB, network, truth
 
 PROMPTS = [[5, 9, 12, 5, 9], [7, 8, 7, 8, 7, 8, 20], [30]]
 OPTIONS: dict[str, Any] = {"max_new_tokens": 14, "ignore_eos": True}
-OWN_LAYERS = [entry.name for entry in entries() if issubclass(entry.part, Drawn)]
+OWN_LAYERS = [entry.name for entry in entries() if issubclass(entry.part, (Grown, Thinned))]
 """Drafters that ask the target itself, through fewer layers."""
 EAGER = {"copyspec": "copyspec:gamma=1", "layer-skip": "layer-skip:speedup=1"}
 """Parameters under which a drafter drafts in answers as short as these, by networks as shallow."""
