@@ -48,6 +48,9 @@ DTYPE = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or i
 BACKEND = Annotated[
     str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
 ]
+LAYER_SPEEDUP = Annotated[
+    int, typer.Option(help="Above 1: new tokens go through one layer in so many. Another, worse model: lossy.")
+]
 PLAN = Annotated[str, typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all).")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 MEMORY = Annotated[
@@ -122,6 +125,7 @@ def run(
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
     backend: BACKEND = "torch",
+    layer_speedup: LAYER_SPEEDUP = 1,
     show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Write a page that shows every step.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
@@ -138,7 +142,7 @@ def run(
         if trace is not None and not trace.absolute().parent.is_dir():
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
         parts = _recipe(recipe, draft, verify, guide, constrain, search, temperature)
-        loaded = _load(model, dtype, backend)
+        loaded = _load(model, dtype, backend, layer_speedup)
         text = sys.stdin.read() if prompt == "-" else prompt
         last.enter_context(remembered(parts.draft, loaded, memory))
         pieces = stream(
@@ -189,6 +193,7 @@ def chat(
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
     backend: BACKEND = "torch",
+    layer_speedup: LAYER_SPEEDUP = 1,
     show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
     memory: MEMORY = None,
     quiet: QUIET = False,
@@ -198,7 +203,8 @@ def chat(
         from decodery.chat import Chat
         from decodery.memory import remembered
 
-        parts, loaded = _recipe(None, draft, verify, guide, "none", "", temperature), _load(model, dtype, backend)
+        parts = _recipe(None, draft, verify, guide, "none", "", temperature)
+        loaded = _load(model, dtype, backend, layer_speedup)
         with remembered(parts.draft, loaded, memory):
             Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show).loop()
 
@@ -466,11 +472,11 @@ def _recipe(
     return Recipe.of(draft, verify or None, guides, constrain, search or None)
 
 
-def _load(spec: str, dtype: str, backend: str) -> Any:
+def _load(spec: str, dtype: str, backend: str, layer_speedup: int = 1) -> Any:
     _silence()
     from decodery.model.load import load
 
-    return load(spec, dtype=dtype, backend=backend)
+    return load(spec, dtype=dtype, backend=backend, layer_speedup=layer_speedup)
 
 
 def _text(spec: str) -> Any:

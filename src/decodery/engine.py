@@ -95,7 +95,7 @@ class Stream(Iterator[Piece]):
     def _run(self) -> Iterator[Piece]:
         for output, session in zip(self.outputs, self._sessions, strict=True):
             output.stats.prompt_tokens, output.stats.cached_tokens = len(session.tokens), session.cached
-            output.stats.lossless = self._built.lossless
+            output.stats.lossless = self._built.lossless and self._model.layers is None
             if self._request.logprobs is not None:
                 output.logprobs = []
         try:

@@ -50,7 +50,17 @@ def calibrated(model: Model) -> Curve:
     """``cost_curve`` for the planner: measured in about a second, and kept for the next start."""
     network = model.network
     size = sum(p.numel() for p in network.parameters())
-    facts = (FORMAT, model.backend, bool(model.linear), type(network).__name__, size, network.dtype, network.device)
+    layers = model.layers and sorted(model.layers, key=str)
+    facts = (
+        FORMAT,
+        model.backend,
+        bool(model.linear),
+        type(network).__name__,
+        size,
+        network.dtype,
+        network.device,
+        layers,
+    )
     table, switch = kept("costs", facts, lambda: cost_curve(model, (1, 2, 4, 8, 16)))
     return Curve({int(n): float(seconds) for n, seconds in table.items()}, float(switch))
 

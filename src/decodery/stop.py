@@ -45,7 +45,7 @@ class Stop:
 
     def budget(self, session: Session) -> Budget:
         """What a drafter may guess now: one token always comes from the verifier."""
-        return Budget(self.nodes, self.left(len(session.tokens)) - 1)
+        return Budget(self.nodes if session.bears else 0, self.left(len(session.tokens)) - 1)
 
     def left(self, length: int) -> int:
         """How many tokens may still follow when the text has ``length`` tokens."""

@@ -11,12 +11,12 @@ import pytest
 from decodery.build import build
 from decodery.chooser import Seeded
 from decodery.draft.dynamic_exit import Shadow, best
-from decodery.draft.layer_skip import spread
 from decodery.draft.skip_search import SkipSearch
 from decodery.draft.swift import Swift, even, without
 from decodery.errors import DecoderyError, PartsClash
 from decodery.law import Laws
 from decodery.model.arena import Arena
+from decodery.model.thin import spread
 from decodery.model.toy import ToyArena, ToyModel
 from decodery.recipe import Recipe, part
 from decodery.tree import ROOT

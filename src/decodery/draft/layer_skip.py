@@ -7,6 +7,7 @@ from typing import Self
 
 from decodery.draft.grow import Thinned
 from decodery.model.session import Session
+from decodery.model.thin import spread
 from decodery.tree import EMPTY, TokenTree
 from decodery.words import Budget, Chooser, Model, Scheme
 
@@ -19,6 +20,7 @@ class LayerSkip(Thinned):
     not of the decoding). ``length``: levels. ``width``: children of each node on the first level, one below. The prompt
     goes through all layers. Training the network for its set, as the paper does, is left to others; without it, few
     models bear a speedup of 2. The cache is the target's own: a draft takes the slots of its tree and no other memory.
+    The same layers as a model of its own, which is not lossless: ``load(..., layer_speedup=2)``.
     """
 
     paper = "Accelerating Inference in LLMs with a Unified Layer Skipping Strategy (Liu et al. 2024)"
@@ -45,19 +47,3 @@ class LayerSkip(Thinned):
             return EMPTY
         widths = [self.width, *[1] * (self.length - 1)]
         return self.levels(session, budget, rng, widths, settled=True)
-
-
-def spread(depth: int, speedup: int) -> list[int]:
-    """The layers kept: ``depth // speedup`` at most, from the first upwards at even steps, and the last.
-
-    Where the steps do not come out even, a gap is left before the last layer, as in the paper.
-    """
-    kept = depth // speedup
-    if kept < 2:
-        raise ValueError(
-            f"layer-skip at speedup={speedup} leaves {kept} of {depth} layers, and the first and the last are needed; "
-            f"give at most {depth // 2}"
-        )
-    step = depth // (kept - 1)
-    inner = [layer for layer in range(1, depth - 1) if layer % step == 0]
-    return [0, *inner[: kept - 2], depth - 1]

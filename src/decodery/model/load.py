@@ -23,6 +23,7 @@ from decodery.errors import BadModel
 from decodery.model.eight_bits import round_weights
 from decodery.model.kept import cache_dir
 from decodery.model.model import Model
+from decodery.model.thin import thin
 from decodery.text import Text
 
 DEMO = "smollm2"
@@ -44,6 +45,7 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     backend: str = "torch",
+    layer_speedup: int = 1,
 ) -> Model:
     """A model ready to decode.
 
@@ -54,8 +56,14 @@ def load(
 
     ``backend``: "torch" runs any model and offers everything; "openvino" (the extra of that name) runs attention models
     on CPUs in float32 at two to three times the speed, without hidden states and layer subsets, after a conversion
-    that is made once; "auto" takes it where it is installed and works. Raises ``BadModel`` with what would work.
+    that is made once; "auto" takes it where it is installed and works. ``layer_speedup`` above 1: another, worse model,
+    of whose layers new tokens go through every so-manieth (``model/thin.py``). Raises ``BadModel`` with what would work.
     """
+    if layer_speedup != 1:
+        whole = load(
+            spec, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code, backend=backend
+        )
+        return thin(whole, layer_speedup)
     if backend not in BACKENDS:
         raise BadModel(f"there is no backend {backend!r}; backends: {', '.join(BACKENDS)}")
     if isinstance(spec, tuple):

@@ -16,7 +16,7 @@ from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.session import Session
 from decodery.text import Text
 from decodery.tree import ROOT
-from decodery.words import Cap, Tensor
+from decodery.words import Cap, LayerSet, Tensor
 
 ROOMY = 512
 """Several prompts share one lane of the cache up to this many tokens in all; beyond, each gets its own (measured: with
@@ -34,6 +34,7 @@ class Model:
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
         eos: token ids that end an answer, from the generation config, the config and the tokenizer.
         context: how many tokens it takes.
+        layers: those that new tokens go through, where they are not all (``model/thin.py``).
         can: what the probe found it able to do; ``missing`` says why not the rest.
     """
 
@@ -50,6 +51,7 @@ class Model:
         self.memory: dict[Hashable, Any] = {}
         self.backend = backend
         self.linear: dict[Shape, Choice] = {}
+        self.layers: LayerSet | None = None
         if ability is not None:
             self.ability = ability
         self.name = name or type(network).__name__
@@ -97,13 +99,13 @@ class Model:
 
     def session(self, tokens: Sequence[int] = ()) -> Session:
         """A text of its own. Keep it and pass it to ``decode`` again: the common beginning is not computed twice."""
-        return Session(self.arena(), tokens)
+        return Session(self.arena(), tokens, layers=self.layers)
 
     def sessions(self, prompts: Sequence[Sequence[int]]) -> list[Session]:
         """Several texts over one arena, to be advanced together; a lane each where they are long."""
         lanes = len(prompts) if sum(map(len, prompts)) > ROOMY else 1
         arena = self.arena(lanes)
-        return [Session(arena, prompt) for prompt in prompts]
+        return [Session(arena, prompt, layers=self.layers) for prompt in prompts]
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text."""

@@ -132,7 +132,9 @@ def _halves(backend: TorchBackend) -> dict[Cap, str]:
     words, middle = _words(backend.model), backend.depth // 2
 
     def row(layers: Iterable[int]) -> Tensor:
-        return Session(SlotArena(backend), words, layers=layers).forward().logits
+        session = Session(SlotArena(backend), words, layers=layers)
+        session.prompt = 0  # which would go through all layers
+        return session.forward().logits
 
     try:
         left_out = row(set(range(backend.depth)) - {middle})

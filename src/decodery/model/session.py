@@ -26,7 +26,8 @@ class Session:
     """Committed tokens, the nodes that hold them, and the nodes of the last pass until they are committed or refused.
 
     ``tokens`` is everything committed; those past ``cached`` are pending: the next ``forward`` feeds them together with
-    its tree. So prefill, the bonus token and forced tokens are one case.
+    its tree. So prefill, the bonus token and forced tokens are one case. With ``layers``, what follows the prompt goes
+    through these only; the prompt goes through all.
     """
 
     def __init__(
@@ -51,6 +52,17 @@ class Session:
     def head(self) -> Handle:
         """The deepest committed node in the cache; ``ROOT`` while there is none."""
         return self._trunk[-1] if self._trunk else ROOT
+
+    @property
+    def through(self) -> LayerSet | None:
+        """The layers of the next pass. A view has the prompt from the session below it, and goes its own way."""
+        prompts = self._base is None and min(self.cached, len(self.tokens) - 1) < self.prompt
+        return None if prompts else self.layers
+
+    @property
+    def bears(self) -> bool:
+        """Whether the next pass may carry a tree; not if the prompt is due and goes through other layers than the tree."""
+        return self.through == self.layers
 
     def forward(self, tree: TokenTree = EMPTY, want: Want = LOGITS) -> Rows:
         """One pass over pending tokens and tree; the rows after the last committed token and after each live node."""
@@ -93,11 +105,14 @@ class Session:
     def restart(self, tokens: Sequence[int]) -> int:
         """Make ``tokens`` the whole text, keeping the cache of the common beginning; returns how much was kept.
 
-        Companions and views go: they followed another prompt.
+        Companions and views go: they followed another prompt. With fewer ``layers``, the cache of an answer cannot serve
+        as that of a prompt.
         """
         self._leave()
         same = 0
-        for ours, theirs in zip(self.tokens, tokens, strict=False):
+        for ours, theirs in zip(
+            self.tokens if self.layers is None else self.tokens[: self.prompt], tokens, strict=False
+        ):
             if ours != theirs:
                 break
             same += 1
@@ -170,7 +185,8 @@ class Session:
         """Declare the contexts that follow every commit, rewind and fork of this one from now on; earlier ones go."""
         self._leave()
         for name, companion in companions.items():
-            follower = Session(arena or self.arena, [*companion.prompt, *self.tokens[self.prompt :]])
+            layers = None if arena else self.layers
+            follower = Session(arena or self.arena, [*companion.prompt, *self.tokens[self.prompt :]], layers=layers)
             follower.prompt = len(companion.prompt)
             self.companions[name] = follower
 
@@ -206,13 +222,14 @@ class Session:
 
     def _stretch(self, last: int) -> bool:
         """Whether more pending tokens wait than one pass with ``last`` of them should carry."""
-        return len(self.tokens) - self.cached > last
+        return len(self.tokens) - self.cached > last or (not self.bears and len(self.tokens) > self.prompt)
 
     def _feed(self, tree: TokenTree, want: Want, limit: int) -> Feed:
         """Up to ``limit`` pending tokens, and the tree behind them if they are the last."""
         if self.cached == len(self.tokens):
             self._shrink(len(self.tokens) - 1)
-        pending = self.tokens[self.cached : self.cached + limit]
+        end = len(self.tokens) if self.bears else self.prompt
+        pending = self.tokens[self.cached : min(self.cached + limit, end)]
         final = self.cached + len(pending) == len(self.tokens)
         live = tree.live() if final else []
         handles = self.arena.reserve(len(pending) + len(live))
@@ -220,7 +237,7 @@ class Session:
         at = {ROOT: trunk[-1], **dict(zip(live, nodes, strict=True))}
         parents = [self.head, *trunk[:-1], *(at[tree.parents[node]] for node in live)]
         tokens = [*pending, *(tree.tokens[node] for node in live)]
-        return Feed(handles, tokens, parents, handles[len(pending) - 1 :] if final else (), want, self.layers)
+        return Feed(handles, tokens, parents, handles[len(pending) - 1 :] if final else (), want, self.through)
 
     def _take(self, feed: Feed, pending: int) -> None:
         """Book the nodes of a pass: pending ones join the trunk, the others wait for the commit."""
@@ -234,22 +251,35 @@ def forward(asks: Sequence[Ask]) -> list[Rows]:
 
     Sessions over different arenas (other models) take a forward each.
     """
-    group: dict[tuple[int, LayerSet | None], list[Ask]] = defaultdict(list)
+    everyone = []
     for ask in asks:
         if not ask.session.tokens:
             raise ValueError("an empty session has no row to compute: give it at least one token")
         for part in (ask, *(Ask(companion, ask.tree) for companion in ask.session.companions.values())):
             part.session.forget()
-            group[id(part.session.arena), part.session.layers].append(part)
+            if part.tree.live() and not part.session.bears:
+                raise ValueError(
+                    "the prompt goes through all layers and drafts through fewer: ask for it without a tree"
+                )
+            everyone.append(part)
+    while long := [ask for ask in everyone if ask.session._stretch(CHUNK)]:
+        for members in _groups(long):
+            _pass(members)
     rows: dict[int, Rows] = {}
-    for members in group.values():
-        while long := [ask for ask in members if ask.session._stretch(CHUNK)]:
-            _pass(long)
+    for members in _groups(everyone):
         rows |= {id(ask.session): row for ask, row in zip(members, _pass(members), strict=True)}
     for ask in asks:
         companions = ask.session.companions
         rows[id(ask.session)].companions = {name: rows[id(companion)] for name, companion in companions.items()}
     return [rows[id(ask.session)] for ask in asks]
+
+
+def _groups(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
+    """Those that one pass can serve: of one arena, through the same layers."""
+    groups: dict[tuple[int, LayerSet | None], list[Ask]] = defaultdict(list)
+    for ask in asks:
+        groups[id(ask.session.arena), ask.session.through].append(ask)
+    return groups.values()
 
 
 def _pass(asks: Sequence[Ask], limit: int | None = None) -> list[Rows]:

@@ -29,7 +29,8 @@ class Frontier:
             ours = [i for i, context in enumerate(self._contexts) if context.arena is arena]
             handles = arena.reserve(len(ours) * len(parents))
             above = [self._leaves[i][parent] for i in ours for parent in parents]
-            answer = arena.extend(Feed(handles, [path[-1] for path in paths] * len(ours), above, handles, self.want))
+            tokens, layers = [path[-1] for path in paths] * len(ours), self._contexts[ours[0]].layers
+            answer = arena.extend(Feed(handles, tokens, above, handles, self.want, layers))
             for nth, i in enumerate(ours):
                 part = slice(nth * len(parents), (nth + 1) * len(parents))
                 arena.release(self._leaves[i])
