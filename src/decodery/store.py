@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from decodery.errors import BadStore
+from decodery.errors import BadStore, PartsClash
+from decodery.words import Model
 
 FORMAT = 1
 SEPARATOR = 0xFFFFFFFF
@@ -75,6 +76,17 @@ class Store:
                 raise BadStore(f"the datastore {path} is damaged: {name} is not what was written; build it again")
             arrays.append(array)
         return cls(arrays[0], arrays[1], fingerprint, str(path))
+
+    @classmethod
+    def fit(cls, path: object, model: Model) -> Store:
+        """A store, or the one in a directory, for this model's tokens. Raises ``PartsClash`` where they are another's."""
+        store = path if isinstance(path, Store) else cls.open(str(path))
+        if store.fingerprint != model.fingerprint():
+            raise PartsClash(
+                f"the datastore {store.name} was made with another tokenizer than this model's: "
+                "build it again with decodery index --model and this model"
+            )
+        return store
 
     def write(self, path: str | Path, **notes: Any) -> None:
         """Write the store to a new directory, whole or not at all; ``notes`` go into its meta.json."""

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ from hypothesis import strategies as st
 from decodery.build import build
 from decodery.chooser import Seeded
 from decodery.draft.aded import Aded, Edge
+from decodery.draft.automaton import Automaton
 from decodery.draft.copyspec import CopySpec
 from decodery.draft.jacobi import Jacobi
 from decodery.draft.mix import Mix
 from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
-from decodery.draft.suffix import Automaton, Suffix
+from decodery.draft.suffix import Suffix
 from decodery.errors import DecoderyError, PartsClash
 from decodery.law import Laws
 from decodery.loop import speculate, together
@@ -29,6 +31,7 @@ from decodery.model.session import Session
 from decodery.model.toy import ToyModel, table
 from decodery.recipe import Recipe, part
 from decodery.stop import Stop
+from decodery.store import Store
 from decodery.tree import TokenTree
 from decodery.verify.residual import Residual
 from decodery.words import Budget, Cap, Drafter, Step, Tensor, Verdict
@@ -185,6 +188,25 @@ def test_suffix_reads_anew_when_text_is_taken_back() -> None:
     draft.begin(session, Laws())
     session.rewind(5)
     assert draft.propose(session, ROOMY, Seeded(0)).tokens[0] == 3
+
+
+def test_suffix_drafts_from_the_corpus_where_it_promises_more(tmp_path: Path) -> None:
+    corpus = Store.of([[1, 2, 3, 4, 5, 6, 7]] * 3, ToyModel(vocab=8).fingerprint())
+    corpus.write(tmp_path / "store")
+    for where in (corpus, str(tmp_path / "store"), tmp_path / "store"):
+        draft = Suffix(corpus=where).bind(ToyModel(vocab=8))
+        assert proposal(draft, [0, 0, 2, 3]).tokens == [4, 5, 6, 7]  # nothing of the kind in the text itself
+        assert proposal(draft, [2, 3, 0, 2, 3]).tokens == [4, 5, 6, 7]  # the text itself says three tokens
+        assert proposal(draft, [0, 7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5]).tokens[:3] == [
+            4,
+            3,
+            2,
+        ]  # a longer match in the text
+        assert len(proposal(draft, [0, 0, 2, 3], Budget(2, 9))) == 2
+        assert not len(proposal(draft, [0, 0, 2, 3], Budget(0, 9)))
+        assert not len(proposal(draft, [0, 0, 2, 3], Budget(9, 0)))
+    with pytest.raises(PartsClash, match="another tokenizer"):
+        Suffix(corpus=corpus).bind(ToyModel(vocab=7))
 
 
 # ---- aded --------------------------------------------------------------------------------------------------------------
@@ -396,11 +418,12 @@ def test_jacobi_reads_its_own_rows_in_a_mix() -> None:
         ("copyspec:pick=last", "first or latest"),
         ("suffix:min=0", "min >= 1"),
         ("suffix:factor=0", "factor > 0"),
+        ({"suffix": {"corpus": 3}}, "decodery index"),
         ("aded:depth=0", "depth"),
         ("aded:rate=0", "0 < rate <= 1"),
         ("aded:c2=-1", "c2 > 0"),
     ],
 )
-def test_bad_parameters_are_named(spec: str, message: str) -> None:
+def test_bad_parameters_are_named(spec: Any, message: str) -> None:
     with pytest.raises(DecoderyError, match=message):
         part("draft", spec)

@@ -65,11 +65,12 @@ def test_find_equals_a_search(documents: list[list[int]], words: list[int], shor
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=8), st.integers(1, 9))
 def test_the_heaviest_beginnings_are_kept(paths: list[list[int]], nodes: int) -> None:
-    tree = heaviest(paths, nodes)
+    tree, shared = heaviest(paths, nodes)
     weight = Counter(tuple(path[:n]) for path in paths for n in range(1, len(path) + 1))
     kept = [tree.words(node) for node in range(len(tree))]
     assert len(kept) == len(set(kept)) == min(nodes, len(weight))
     assert sorted(weight[words] for words in kept) == sorted(weight.values())[-len(kept) :]
+    assert shared * max(1, len(paths)) == pytest.approx(sum(weight[words] for words in kept))
 
 
 def test_the_drafter_reads_the_store(tmp_path: Path) -> None:

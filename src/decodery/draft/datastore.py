@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from decodery.errors import PartsClash
 from decodery.model.session import Session
 from decodery.store import REACH, Store
 from decodery.tree import ROOT, TokenTree
@@ -42,12 +41,7 @@ class Datastore(Drafter):
         self._store = self.path if isinstance(self.path, Store) else None
 
     def bind(self, model: Model) -> Self:
-        self._store = self._store or Store.open(str(self.path))
-        if self._store.fingerprint != model.fingerprint():
-            raise PartsClash(
-                f"the datastore {self._store.name} was made with another tokenizer than this model's: "
-                "build it again with decodery index --model and this model"
-            )
+        self._store = Store.fit(self.path, model)
         return self
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
@@ -57,11 +51,11 @@ class Datastore(Drafter):
         matched, places = self._store.find(session.tokens[-self.max :], self.min)
         sample = places[:: -(-len(places) // self.hits) or 1]
         following = self._store.following(sample, matched, min(self.length, budget.depth))
-        return heaviest(following, min(self.nodes, budget.nodes), matched)
+        return heaviest(following, min(self.nodes, budget.nodes), matched)[0]
 
 
-def heaviest(paths: Iterable[Sequence[int]], nodes: int, kind: int = 0) -> TokenTree:
-    """The ``nodes`` beginnings that most paths share, all of one kind."""
+def heaviest(paths: Sequence[Sequence[int]], nodes: int, kind: int = 0) -> tuple[TokenTree, float]:
+    """The ``nodes`` beginnings that most paths share, all of one kind, and how many of them a path has on average."""
     places: dict[tuple[int, int], int] = {}
     weight: list[int] = []
     for path in paths:
@@ -73,9 +67,10 @@ def heaviest(paths: Iterable[Sequence[int]], nodes: int, kind: int = 0) -> Token
             weight[node] += 1
             parent = node
     # A parent weighs no less than its children and came first, so the order is parents first.
-    tree, at = TokenTree(), {ROOT: ROOT}
+    tree, at, shared = TokenTree(), {ROOT: ROOT}, 0
     known = list(places)
     for node in sorted(range(len(known)), key=lambda node: -weight[node])[:nodes]:
         parent, token = known[node]
         at[node] = tree.add(token, at[parent], kind=kind)
-    return tree
+        shared += weight[node]
+    return tree, shared / max(1, len(paths))

@@ -5,68 +5,25 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
+from decodery.draft.automaton import Automaton
+from decodery.draft.datastore import heaviest
 from decodery.law import Laws
 from decodery.model.session import Session
+from decodery.store import REACH, Store
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter
+from decodery.words import Budget, Chooser, Drafter, Model
 
-LINKS = 32
-"""Suffix links followed to count an occurrence, so that a token costs the same in any text. Natural texts have shorter
-chains; in a text of one repeated token the counts of its shortest runs are too low, which costs speed only."""
 MATCHES = 6
 """Suffix lengths compared in one step."""
+HITS = 64
+"""Occurrences in the corpus that are counted, evenly taken."""
+CORPUS = 100
+"""Added to the kind of what the corpus gave, so that the planner tells it from the request's own."""
 WIDEST = 8
 """Continuations looked at below one node."""
-
-
-class Automaton:
-    """The suffix automaton of a growing text: all substrings, those that end at the same places in one state.
-
-    State 0 is the empty string. For each state: its transitions, the longest suffix of another state (``link``), the
-    length of its longest string, how often it occurs, and where it ended last. At most two states a token.
-    """
-
-    def __init__(self) -> None:
-        self.after: list[dict[int, int]] = [{}]
-        self.link, self.length, self.count, self.latest = [-1], [0], [0], [0]
-        self.last = 0
-
-    def add(self, token: int) -> None:
-        """Append a token; amortised constant time (Blumer et al. 1985)."""
-        fresh = self._state({}, 0, self.length[self.last] + 1, 0)
-        state, self.last = self.last, fresh
-        while state >= 0 and token not in self.after[state]:
-            self.after[state][token] = fresh
-            state = self.link[state]
-        if state >= 0:
-            target = self.after[state][token]
-            if self.length[target] > self.length[state] + 1:
-                target = self._split(state, token, target)
-            self.link[fresh] = target
-        for _ in range(LINKS):
-            if fresh <= 0:
-                break
-            self.count[fresh] += 1
-            self.latest[fresh] = self.length[self.last]
-            fresh = self.link[fresh]
-
-    def _split(self, state: int, token: int, target: int) -> int:
-        """The part of ``target`` that also ends here, as a state of its own."""
-        clone = self._state(dict(self.after[target]), self.link[target], self.length[state] + 1, self.count[target])
-        self.link[target] = clone
-        while state >= 0 and self.after[state].get(token) == target:
-            self.after[state][token] = clone
-            state = self.link[state]
-        return clone
-
-    def _state(self, after: dict[int, int], link: int, length: int, count: int) -> int:
-        self.after.append(after)
-        self.link.append(link)
-        self.length.append(length)
-        self.count.append(count)
-        self.latest.append(0)
-        return len(self.link) - 1
 
 
 @dataclass
@@ -75,18 +32,27 @@ class Suffix(Drafter):
 
     ``min``: shortest suffix. ``factor``: a suffix of n tokens may draft ``factor * n`` nodes, at most ``nodes``: long
     matches are trusted further. Of several suffixes the tree counts whose nodes promise most tokens. The automaton takes
-    about 550 bytes a token of the request (5 MB at 8k) and goes with it.
+    about 550 bytes a token of the request (5 MB at 8k) and goes with it. ``corpus``: a directory made by ``decodery index``,
+    or an open ``Store``, shared by all requests; its continuations are drafted where they promise more than the request's.
     """
 
     paper = "SuffixDecoding (Oliaro et al. 2024), on the automaton of SAM Decoding (Hu et al. 2024)"
-    specimens = ({"nodes": 3, "factor": 2.0},)
+    specimens = ({"nodes": 3, "factor": 2.0}, {"nodes": 3, "corpus": Store.of([[0, 1, 2, 0, 1, 0, 2, 1]], "toy 3")})
     min: int = 1
     nodes: int = 16
     factor: float = 4.0
+    corpus: object = ""
 
     def __post_init__(self) -> None:
         if self.min < 1 or self.nodes < 1 or not self.factor > 0:
             raise ValueError(f"suffix needs min >= 1, nodes >= 1 and factor > 0, not {self}")
+        if not isinstance(self.corpus, (str, Path, Store)):
+            raise ValueError("suffix takes corpus=STORE, a directory made by: decodery index FILES -o STORE")
+        self._corpus: Store | None = None
+
+    def bind(self, model: Model) -> Self:
+        self._corpus = Store.fit(self.corpus, model) if self.corpus else None
+        return self
 
     def begin(self, session: Session, laws: Laws) -> None:
         self._automaton = Automaton()
@@ -107,7 +73,20 @@ class Suffix(Drafter):
             if promise > most:
                 best, most = tree, promise
             state = self._automaton.link[state]
+        if self._corpus is not None:
+            tree, promise = self._recall(self._corpus, session.tokens, budget)
+            if promise > most:
+                best = tree
         return best
+
+    def _recall(self, corpus: Store, tokens: Sequence[int], budget: Budget) -> tuple[TokenTree, float]:
+        """What most often followed the longest suffix that the corpus holds, and how many of its tokens should stand."""
+        length, places = corpus.find(tokens[-REACH:], self.min)
+        nodes = min(self.nodes, int(self.factor * length), budget.nodes)
+        if not places or min(nodes, budget.depth) < 1:
+            return TokenTree(), 0.0
+        sample = places[:: -(-len(places) // HITS)]
+        return heaviest(corpus.following(sample, length, min(nodes, budget.depth)), nodes, CORPUS + length)
 
     def _expand(self, state: int, nodes: int, depth: int, kind: int) -> tuple[TokenTree, float]:
         """The likeliest continuations of a state, best first, and how many of them should stand.
