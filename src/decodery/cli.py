@@ -431,6 +431,9 @@ def bench(
     plan: PLAN = "auto",
     backend: BACKEND = "auto",
     guide: GUIDE = [],  # noqa: B006
+    keep: Annotated[
+        bool, typer.Option(help="Drafters remember the prompts before, as the papers measure them.")
+    ] = False,
 ) -> None:
     """Time methods and peers on many prompts, in turns, and write tables, pictures and a page."""
     with _errors():
@@ -440,7 +443,7 @@ def bench(
         _silence()
         from decodery.bench.run import Choice, run
 
-        choice = Choice(suite, model, methods, peers, backend, plan, max_new_tokens, tuple(guide))
+        choice = Choice(suite, model, methods, peers, backend, plan, max_new_tokens, tuple(guide), keep)
         rows = run(choice, tasks, report, err)
         out.print(
             (report / "summary.md").read_text() if rows else "nothing was answered: all prompts exceed the context"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,9 +58,27 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         **{package: version(package) for package in ("torch", "transformers", "decodery")},
+        "commit": _commit(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
+
+
+def _commit() -> str:
+    """The last commit that changed this package, ``+`` where files differ from it; "none" where no repository tracks it."""
+    try:
+        commit = _git("log", "-1", "--format=%h")
+        return f"{commit}+" if commit and _git("status", "--porcelain") else commit or "none"
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+
+
+def _git(*command: str) -> str:
+    here = str(Path(__file__).parent)
+    told = subprocess.run(
+        ["git", "-C", here, *command, "--", "."], capture_output=True, text=True, check=True, timeout=10
+    )
+    return told.stdout.strip()
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -18,12 +18,14 @@ from decodery.bench.driver import Bench, Record, read, timed
 from decodery.bench.figures import figures
 from decodery.bench.grade import code, number, passes
 from decodery.bench.report import publish
-from decodery.bench.runners import ALL, PLAIN, Told, methods, peer, peer_names
+from decodery.bench.runners import ALL, PLAIN, Ours, Told, methods, peer, peer_names
 from decodery.bench.suites import Task, spread, tasks_of
 from decodery.errors import DecoderyError
 from decodery.model.toy import ToyModel
 from decodery.registry import ROLES
 from decodery.words import Cap
+
+from ..hf.test_decode import model as tiny
 
 EOS = frozenset({0})
 
@@ -115,6 +117,17 @@ def test_all_training_free_takes_each_drafter_where_it_runs(monkeypatch: pytest.
     assert len(names) == len(set(names))
     assert {"datastore", "pearl"} <= {reason.partition(":")[0] for reason in left_out}
     assert len(found) + len(left_out) == len(ROLES["draft"]) + 1
+
+
+def test_drafters_remember_only_where_asked_to() -> None:
+    def forwards(keep: bool) -> list[int]:
+        runner = Ours("recycling", tiny("llama"), "recycling", "off", keep=keep)
+        return [runner([5, 9, 12, 7], 30, lambda _: None).forwards or 0 for _ in range(2)]
+
+    first, second = forwards(keep=False)
+    assert first == second
+    first, second = forwards(keep=True)
+    assert second < first
 
 
 def test_another_run_is_not_continued(tmp_path: Path) -> None:

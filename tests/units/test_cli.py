@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from decodery import doctor
 from decodery.cli import app
+from decodery.doctor import machine
 
 from ..hf.test_decode import tokenizer
 from ..hf.tiny import network
@@ -120,6 +123,26 @@ def test_doctor(tiny: str, monkeypatch: Any) -> None:
     monkeypatch.setattr("decodery.model.load._no_openvino", lambda *_: "it is not installed")
     both = json.loads(call("doctor", "-m", tiny, "--json").stdout)
     assert "not installed" in both["cost of a forward, openvino"]["not available"]
+
+
+def test_a_result_names_its_commit(tmp_path: Path, monkeypatch: Any) -> None:
+    """Of the repository that tracks the package; one around an installed package is another matter."""
+
+    def git(*command: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *command], check=True, capture_output=True)
+
+    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "doctor.py"))
+    (tmp_path / "doctor.py").write_text("1\n")
+    assert machine()["commit"] == "none"
+    git("init", "-q")
+    assert machine()["commit"] == "none"
+    git("add", ".")
+    git("commit", "-qm", "first")
+    clean = machine()["commit"]
+    assert set(clean) <= set("0123456789abcdef")
+    (tmp_path / "doctor.py").write_text("2\n")
+    assert machine()["commit"] == f"{clean}+"
 
 
 def test_chat(tiny: str, tmp_path: Path, monkeypatch: Any) -> None:

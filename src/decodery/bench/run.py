@@ -40,6 +40,7 @@ class Choice:
     plan: str = "auto"
     max_new_tokens: int = 128
     guides: tuple[str, ...] = ()
+    keep: bool = False
 
 
 def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -> list[Figures]:
@@ -52,7 +53,7 @@ def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -
     if choice.guides and choice.peers:
         raise DecoderyError("the peers decode greedily here: leave out --peers or --guide")
     models: dict[str, Model] = {}
-    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models, choice.guides)
+    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models, choice.guides, choice.keep)
     runners: list[Runner] = list(ours)
     for reason in left_out:
         console.print(f"[yellow]{reason}[/yellow]")

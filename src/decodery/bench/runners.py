@@ -29,7 +29,7 @@ class Runner(Protocol):
     """Decoding by one method.
 
     A call continues ``prompt`` (token ids) by at most ``limit`` tokens and tells ``mark`` each burst of them as it comes;
-    a token that ends the answer is told too, what comes after it is ignored. Nothing is kept between two calls.
+    a token that ends the answer is told too, what comes after it is ignored. Unless asked to, it keeps nothing between calls.
     """
 
     name: str
@@ -51,17 +51,23 @@ class Told:
 
 @dataclass
 class Ours:
-    """A method of our own: a drafter's spec, or ``DRAFT&VERIFY``; greedy unless a guide samples (always the same draws)."""
+    """A method of our own: a drafter's spec, or ``DRAFT&VERIFY``; greedy unless a guide samples (always the same draws).
+
+    ``keep``: the drafter remembers earlier prompts.
+    """
 
     name: str
     model: Model
     method: str
     plan: str = "auto"
     guides: Sequence[str] = ()
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        self._kept = self._recipe()
 
     def __call__(self, prompt: list[int], limit: int, mark: Mark) -> Told:
-        draft, _, verify = self.method.partition("&")
-        recipe = Recipe.of(draft, verify or None, self.guides)
+        recipe = self._kept if self.keep else self._recipe()
         pieces = stream(self.model, prompt, recipe=recipe, max_new_tokens=limit, plan=self.plan, seed=0)
         firsts: list[Tensor] = []
         for piece in pieces:
@@ -70,6 +76,10 @@ class Ours:
                 firsts.append(piece.step.p.logits[0])
         best = [row.topk(2).values for row in firsts]
         return Told(pieces.output.stats.forwards, pieces.output.stats, [float(a - b) for a, b in best])
+
+    def _recipe(self) -> Recipe:
+        draft, _, verify = self.method.partition("&")
+        return Recipe.of(draft, verify or None, self.guides)
 
 
 PEERS: dict[str, tuple[str, str, str]] = {
@@ -114,7 +124,13 @@ ALL = "all-training-free"
 
 
 def methods(
-    names: Sequence[str], spec: str, backend: str, plan: str, models: dict[str, Model], guides: Sequence[str] = ()
+    names: Sequence[str],
+    spec: str,
+    backend: str,
+    plan: str,
+    models: dict[str, Model],
+    guides: Sequence[str] = (),
+    keep: bool = False,
 ) -> tuple[list[Ours], list[str]]:
     """Our runners, and why some of ``ALL`` are left out.
 
@@ -136,7 +152,7 @@ def methods(
     for name in filter(None, dict.fromkeys(wanted)):
         draft, _, own = name.partition("@")
         where = own or backend
-        found.append(Ours(name, model(where), draft, plan, guides))
+        found.append(Ours(name, model(where), draft, plan, guides, keep))
     return found, left_out
 
 
