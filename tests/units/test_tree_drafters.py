@@ -313,6 +313,7 @@ def test_a_law_with_few_tokens_left_shapes_the_tree_and_stays_exact() -> None:
         ("specdec++:threshold=1.5", "specdec++ needs 0 <= threshold <= 1"),
         ("specdec++:min=5,max=4", "1 <= min <= max"),
         ("specdec++:prior=0", "specdec++ needs 0 < prior <= 1"),
+        ("model:path=toy,layers=[0]", "not both"),
     ],
 )
 def test_bad_parameters(spec: str, message: str) -> None:
@@ -324,3 +325,12 @@ def test_bad_parameters(spec: str, message: str) -> None:
 def test_a_draft_by_fewer_layers_needs_a_model_with_layers(draft: str) -> None:
     with pytest.raises(PartsClash, match=re.escape(f"draft part {draft!r} runs the target through fewer layers")):
         build(Recipe.of(draft), ToyModel(can=frozenset()))
+
+
+@pytest.mark.parametrize("draft", GROWN)
+def test_layers_that_are_none_of_the_model_are_named(draft: str) -> None:
+    """A draft through layers that do not exist would run none at all, in silence."""
+    for layers in ([4], [-1, 0], [0, 9]):
+        wrong = [layer for layer in layers if layer not in range(4)]
+        with pytest.raises(DecoderyError, match=re.escape(f"0 to 3, not {wrong}")):
+            build(Recipe.of({draft: {"layers": layers}}), ToyModel(depth=4))

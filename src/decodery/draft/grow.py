@@ -84,6 +84,8 @@ class Grown(Drawn):
     layers: tuple[int, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.path and self.layers:
+            raise ValueError("give path= (another model drafts) or layers= (the target through these), not both")
         self._model: Model | None = None
 
     def bind(self, model: Model) -> Self:
@@ -95,6 +97,8 @@ class Grown(Drawn):
         if self.path and self._model is None:
             self._model = model.companion(self.path)
         self._layers = self.layers or model.default_layers()
+        if not self.path and (unknown := [layer for layer in self._layers if not 0 <= layer < model.depth]):
+            raise ValueError(f"layers: this model's are 0 to {model.depth - 1}, not {unknown}")
         return self
 
     def open(self, session: Session) -> Session:
