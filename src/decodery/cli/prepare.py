@@ -1,0 +1,83 @@
+"""Commands that make files for drafters: index, fit-tree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from decodery.cli.common import (
+    BACKEND,
+    DTYPE,
+    JSON,
+    MODEL,
+    RAW,
+    SYSTEM,
+    TOKENS,
+    app,
+    err,
+    errors,
+    load_model,
+    messages,
+    text_of,
+)
+
+
+@app.command()
+def index(
+    files: Annotated[list[Path], typer.Argument(help="Text files in UTF-8, a document each.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make.")],
+    model: MODEL = "smollm2",
+    as_json: JSON = False,
+) -> None:
+    """Make a datastore of text files, for --draft datastore:STORE. A model's own answers serve it best."""
+    with errors():
+        from time import perf_counter
+
+        from decodery.store import index as build
+
+        start, text = perf_counter(), text_of(model)
+        store = build(files, text.pieces, text.fingerprint, output, model=model)
+        facts = {"store": str(output), "tokens": len(store), "seconds": round(perf_counter() - start, 2)}
+        if as_json:
+            print(json.dumps(facts))
+        else:
+            err.print(
+                f"{escape(str(output))}: {len(store)} tokens, {8 * len(store) / 1e6:.1f} MB, {facts['seconds']} s"
+            )
+
+
+@app.command("fit-tree")
+def fit_tree(
+    prompts: Annotated[str, typer.Argument(help="A text file, a prompt a line, or a suite such as spec-bench.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The template to write, FILE.json.")],
+    nodes: Annotated[int, typer.Option(help="Nodes of the tree; a forward computes one row more.")] = 16,
+    widest: Annotated[str, typer.Option(help="Where to choose from: published, or all RANKSxDEPTH, e.g. 4x3.")] = (
+        "published"
+    ),
+    limit: Annotated[int | None, typer.Option(help="At most so many prompts, spread over the categories.")] = None,
+    model: MODEL = "smollm2",
+    max_new_tokens: TOKENS = 64,
+    raw: RAW = False,
+    system: SYSTEM = "",
+    dtype: DTYPE = "auto",
+    backend: BACKEND = "torch",
+    as_json: JSON = False,
+) -> None:
+    """Fit the tree of Token Recycling to a model and prompts, for --draft recycling:template=FILE.json."""
+    with errors():
+        from decodery.bench.suites import FILES, tasks_of
+        from decodery.fit import fit
+
+        tasks = tasks_of(prompts, None, limit) if prompts in FILES else tasks_of("prompts", Path(prompts), limit)
+        loaded = load_model(model, dtype, backend)
+        messages = [messages(loaded, task.turns[0], system, raw) for task in tasks]
+        notes = fit(loaded, messages, output, nodes, widest, max_new_tokens, source=prompts)
+        if as_json:
+            print(json.dumps({"template": str(output)} | notes))
+        else:
+            told = f"{notes['steps']} forwards of {len(tasks)} prompts promise {notes['tokens_per_forward']:.2f}"
+            err.print(f"{escape(str(output))}: {nodes} nodes, {told} tokens per forward")
