@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from decodery.draft.pearl import Pearl
 from decodery.draft.recycling import Recycling
 from decodery.errors import BadLogits, BadPrompt, DecoderyError, PartsClash
 from decodery.model.model import Model
+from decodery.model.slots import SlotArena
 from decodery.registry import ROLES, entries
 from decodery.words import Cap
 
@@ -279,3 +281,22 @@ def test_nan_logits_are_an_error() -> None:
 def test_prompts_must_not_be_mixed_up() -> None:
     with pytest.raises(BadPrompt):
         decodery.decode(model(), [["w5"], [3]], max_new_tokens=2)
+
+
+@pytest.mark.parametrize("draft", [d for d in ROLES["draft"] if d != "datastore"])
+def test_a_request_leaves_no_cache_behind(draft: str) -> None:
+    """Freed at once, not when Python next looks for cycles: a cache is a few objects, but hundreds of megabytes."""
+    options = OPTIONS | {"draft": {draft: {"path": second("llama")}} if draft == "pearl" else EAGER.get(draft, draft)}
+    decodery.decode(model(), PROMPTS[0], **options)
+
+    def arenas() -> int:
+        return sum(type(thing) is SlotArena for thing in gc.get_objects())
+
+    gc.collect()
+    before = arenas()
+    gc.disable()
+    try:
+        decodery.decode(model(), PROMPTS[0], **options)
+        assert arenas() == before
+    finally:
+        gc.enable()

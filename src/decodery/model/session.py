@@ -40,7 +40,8 @@ class Session:
         self.companions: dict[str, Session] = {}
         self._trunk: list[Handle] = []
         self._scratch: dict[tuple[Handle, int], Handle] = {}
-        self._base: Session | None = None
+        self._borrows = False
+        """Whether it is a view: the cache of its text is another session's."""
         self._views: list[Session] = []
 
     @property
@@ -56,7 +57,7 @@ class Session:
     @property
     def through(self) -> LayerSet | None:
         """The layers of the next pass. A view has the prompt from the session below it, and goes its own way."""
-        prompts = self._base is None and min(self.cached, len(self.tokens) - 1) < self.prompt
+        prompts = not self._borrows and min(self.cached, len(self.tokens) - 1) < self.prompt
         return None if prompts else self.layers
 
     @property
@@ -133,14 +134,14 @@ class Session:
     def view(self, *, layers: Iterable[int | Half | Shared]) -> Session:
         """The same text through fewer layers, reading the trunk's cache; its nodes are scratch and never committed."""
         view = Session(self.arena, layers=layers)
-        view._base = self
+        view._borrows = True
         self._views.append(view)
         view.follow(self)
         return view
 
     def follow(self, session: Session) -> None:
         """Bring the own text to that of ``session``; the usual first line of a drafter that has its own session."""
-        if self._base is None:
+        if not self._borrows:
             self.prompt, fresh = session.prompt, session.tokens[len(self.tokens) :]
             if session.tokens[: len(self.tokens)] == self.tokens:
                 self.commit(fresh)
