@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,26 @@ def test_documentation_is_up_to_date() -> None:
     for name, text in (("methods.md", docs.methods()), ("composition.md", docs.composition())):
         assert (docs.ROOT / "docs" / name).read_text() == text, f"docs/{name} is old: run make docs"
     assert docs.table() in (docs.ROOT / "README.md").read_text(), "README.md is old: run make docs"
+
+
+def test_every_claim_cites_what_exists() -> None:
+    """docs/claims.md: each row names a test or a result, and each of these is there."""
+    rows = [line for line in (docs.ROOT / "docs" / "claims.md").read_text().splitlines() if line.startswith("| ")]
+    claims = [row for row in rows if not row.startswith(("| It works when", "|---"))]
+    assert len(claims) > 80
+    for row in claims:
+        cited = re.findall(r"`((?:tests|benchmarks)/[^`:]+)(?:::(\w+)[^`]*)?`", row)
+        assert cited, f"cites nothing: {row}"
+        for path, test in cited:
+            text = docs.ROOT / path
+            assert text.exists(), f"{path} is not there: {row}"
+            assert not test or f"def {test}(" in text.read_text(), f"{path} has no {test}: {row}"
+
+
+def test_every_method_with_a_paper_has_its_claims() -> None:
+    named = set(
+        re.findall(
+            r"`([\w+-]+)`", "".join(re.findall(r"^### .*$", (docs.ROOT / "docs" / "claims.md").read_text(), re.M))
+        )
+    )
+    assert {"rsd-c", "rsd-s", "spectr", "dyspec", "specdec++", "recycling", "aded", "copyspec"} <= named
