@@ -153,10 +153,9 @@ def test_recycling_unrolls_its_table_along_the_template() -> None:
     assert [tree.depths.count(depth) for depth in range(1, 7)] == [8, 21, 25, 15, 8, 3]
     for node, path in enumerate(draft._paths):
         assert tree.parents[node] < node
-        token, words = 4, []
-        for rank in path:
-            words.append(token := draft._after[token][rank])
-        assert tree.words(node) == tuple(words)
+        parent = tree.words(tree.parents[node])[-1] if len(path) > 1 else 4
+        assert tree.words(node)[-1] == draft._after[parent][path[-1]]
+        assert path[:-1] == (draft._paths[tree.parents[node]] if len(path) > 1 else ())
 
 
 def test_recycling_on_a_cycle_takes_the_whole_first_chain() -> None:

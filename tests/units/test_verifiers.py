@@ -153,7 +153,8 @@ def test_spectr_of_one_path_is_the_chain_rule_draw_for_draw() -> None:
             b.pick(q)
         rows = rows_of(tree, lambda path, p=p: p.roll(len(path)))  # type: ignore[misc]
         law = Law(rows.logits, greedy=False)
-        assert SpecTr()(tree, law, rows, a) == (plain := Residual()(tree, law, rows, b))
+        plain = Residual()(tree, law, rows, b)
+        assert SpecTr()(tree, law, rows, a) == plain
         assert a.noise() == b.noise(), "both took as many random numbers"
         taken.add(len(plain.path))
     assert taken == {0, 1, 2, 3}
@@ -380,6 +381,24 @@ def test_table_without_replacement_beats_independent_drafts() -> None:
                 print(f"{nodes} nodes  {draft:32} {name:12} {sum(accepted) / len(accepted):.4f}")
                 assert sum(accepted) > sum(base["multi-round"]) + 0.05
                 assert sum(accepted) > sum(base["spectr"])
+
+
+def test_table_a_threshold_accepts_as_much_as_best_first() -> None:
+    """DySpec level by level against best-first, at the same mean size: within 15 % (and never better by more)."""
+
+    def seen(draft: str, seed: int) -> tuple[float, float]:
+        """Mean size and mean accepted tokens."""
+        drafter: Any = part("draft", draft).bind(ToyModel(seed=seed))
+        drafter.begin(session := ToyModel(seed=seed).session(PROMPT), Laws((), greedy=False))
+        sizes = enumerate_law(lambda rng: len(drafter.propose(session, Budget(64, 2), rng)))
+        return sum(n * weight for n, weight in sizes.items()), step(draft, Residual(), seed, 2)[1]
+
+    for seed in (1, 2):
+        size, accepted = seen("dyspec:path=toy,nodes=9,least=0.25", seed)
+        below, above = (seen(f"dyspec:path=toy,nodes={int(size) + i}", seed)[1] for i in (0, 1))
+        first = below + (above - below) * (size % 1)
+        print(f"{size:.2f} nodes  threshold {accepted:.4f}  best-first {first:.4f}")
+        assert 0.85 < accepted / first < 1.15
 
 
 # ---- typical -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""Token Recycling and ADED on SmolLM2: what is learnt, from which rows, in a second pass, and what drafting costs."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+from written import DATA, differs, prompts, write
+
+import decodery
+from decodery.chooser import Seeded
+from decodery.draft.aded import Aded
+from decodery.draft.recycling import Recycling
+from decodery.law import Laws
+from decodery.model.session import Session
+from decodery.words import Budget, Chooser, Drafter, Step
+
+NEW, PROMPTS = 24, 20
+
+
+class Frozen(Recycling):
+    """Learns nothing."""
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        pass
+
+
+class AcceptedOnly(Recycling):
+    """Learns from the rows of what stands, not from those of refused drafts."""
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        at = [step.rows.at(node) for node in step.verdict.path]
+        ranked = step.rows.logits[[0, *(row for row in at if row is not None)]].topk(self.k).indices.tolist()
+        self._learn((step.rows.words(0)[-1], *(step.tree.tokens[i] for i in step.verdict.path)), ranked)
+
+
+def main() -> None:
+    model = decodery.load("smollm2", dtype="float32", backend="openvino")
+    asked = prompts(model, PROMPTS)
+
+    def run(make: Callable[[], Drafter] | None, which: Iterable[list[int]] = asked) -> list[Any]:
+        draft: Any = make() if make else "none"
+        options: dict[str, Any] = {"max_new_tokens": NEW, "plan": "off", "ignore_eos": True}
+        return [decodery.decode(model, prompt, draft=draft, **options) for prompt in which]
+
+    def per_call(outputs: list[Any]) -> float:
+        return round(sum(o.stats.tokens for o in outputs) / sum(o.stats.forwards for o in outputs), 3)
+
+    plain = run(None)
+    figures: dict[str, Any] = {"prompts": PROMPTS, "new tokens": NEW, "backend": model.backend}
+    variants: dict[str, Callable[[], Drafter]] = {
+        "all rows": lambda: Recycling(prompt=False),
+        "accepted rows only": lambda: AcceptedOnly(prompt=False),
+        "frozen": lambda: Frozen(prompt=False),
+    }
+    runs = {name: run(make) for name, make in variants.items()}
+    figures["recycling, tokens a call"] = {name: per_call(outputs) for name, outputs in runs.items()}
+
+    table = Aded()
+    text = gzip.decompress((DATA / "corpus" / "tinyshakespeare.txt.gz").read_bytes()).decode()[:40_000]
+    table.begin(model.session(model.encode(text)), Laws())
+    first, second = run(lambda: table, asked[:10]), run(lambda: table, asked[:10])
+    figures["aded, tokens a call, ten prompts"] = {"first pass": per_call(first), "second pass": per_call(second)}
+    fresh = Aded()
+    runs["aded"] = run(lambda: fresh)
+    figures["differ from plain decoding"] = {
+        name: [
+            gap
+            for o, p, q in zip(outputs, plain, asked, strict=True)
+            if (gap := differs(model, q, o.tokens, p.tokens)) is not None
+        ]
+        for name, outputs in runs.items()
+    }
+
+    session = model.session(asked[0])
+    session.forward()
+    started = time.perf_counter()
+    for _ in range(10):
+        session.forward()
+    call = (time.perf_counter() - started) / 10
+    figures["aded, drafting time / a target call of one token"] = {"call ms": round(call * 1e3, 1)}
+    for simulations in (24, 150):
+        draft = replace(fresh, simulations=simulations)
+        draft._matrix = fresh._matrix
+        times = []
+        for prompt in asked:
+            session = model.session(prompt)
+            started = time.perf_counter()
+            draft.propose(session, Budget(64, 64), Seeded(1))
+            times.append(time.perf_counter() - started)
+        figures["aded, drafting time / a target call of one token"][f"{simulations} walks"] = round(
+            fmean(times) / call, 3
+        )
+    write("recycled", figures)
+
+
+main()
