@@ -11,24 +11,29 @@ from decodery.draft.recycling import Recycling
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 
-TEXT = """The lighthouse keeper climbed the narrow stairs every evening before the sun went down. He carried a small can of \
-oil, a clean rag and a notebook in which he wrote the names of the ships that passed. On some nights there were none, and \
-he wrote about the weather instead. When the new electric lamp arrived, the company told him that he was no longer needed, \
-but he stayed in the village and walked up the hill each night to see whether the light was burning. Children asked him why."""
+TEXT = """The water cycle describes how water moves on, above and below the surface of the Earth. Water evaporates from \
+oceans, lakes and rivers, rises into the air and cools down. The cold air turns the vapor into tiny drops, which form \
+clouds. When the drops become too heavy, they fall back to the ground as rain or snow. Some of the water flows into rivers \
+and returns to the sea, some of it sinks into the soil and becomes groundwater. Plants take up a part of it through their \
+roots and give it back to the air through their leaves."""
 
 
 def test_copyspec_copies_a_text_that_is_to_be_repeated(smollm2: Any) -> None:
-    """Where the answer is the paragraph of the prompt: more than three tokens a call, and the text of plain decoding."""
+    """More than three tokens a call, for as long as the answer is the paragraph of the prompt."""
+    wanted = smollm2.encode(TEXT)
+    assert len(wanted) > 100
     ask = [{"role": "user", "content": f"Repeat this paragraph verbatim: {TEXT}"}]
-    output = decodery.decode(smollm2, ask, draft="copyspec", max_new_tokens=90)
-    tokens = smollm2.encode(TEXT)
-    copied = next(
-        (n for n, (a, b) in enumerate(zip(output.tokens, tokens, strict=False)) if a != b), len(output.tokens)
-    )
-    print(f"{copied} tokens copied, {output.stats.tokens} tokens in {output.stats.forwards} calls")
-    assert len(tokens) > 100
-    assert copied > 60
-    assert output.stats.tokens > 3 * output.stats.forwards
+    tokens: list[int] = []
+    calls = 0
+    for piece in decodery.stream(smollm2, ask, draft="copyspec", plan="off", max_new_tokens=60):
+        if piece.step is not None:
+            calls += 1
+            tokens += piece.step.tokens
+            if tokens != wanted[: len(tokens)]:
+                break
+    copied = next(n for n in range(len(tokens), -1, -1) if tokens[:n] == wanted[:n])
+    assert copied > 40
+    assert copied > 3 * calls
 
 
 def test_recycling_starts_cold_and_gets_better(smollm2: Any) -> None:
@@ -36,8 +41,7 @@ def test_recycling_starts_cold_and_gets_better(smollm2: Any) -> None:
     ask = [{"role": "user", "content": "Count from one to fifty in digits, each followed by a comma."}]
     plain = decodery.decode(smollm2, ask, max_new_tokens=60)
     draft = Recycling(prompt=False)
-    first, second = (decodery.decode(smollm2, ask, draft=draft, max_new_tokens=60) for _ in range(2))
+    first, second = (decodery.decode(smollm2, ask, draft=draft, max_new_tokens=60, plan="off") for _ in range(2))
     assert first.tokens == second.tokens == plain.tokens
-    print([round(o.stats.tokens / o.stats.forwards, 2) for o in (first, second)])
     assert second.stats.forwards < first.stats.forwards
     assert second.stats.tokens > 1.5 * second.stats.forwards
