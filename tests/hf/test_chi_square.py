@@ -39,6 +39,7 @@ from .tiny import SIZES
 SAMPLES, VOCAB, LENGTH = 20_000, 8, 2
 PROMPT = (3, 5, 3)
 GUIDES = ("repetition:penalty=1.3", "temperature:0.8", "top-p:0.9")
+FREE = ("temperature:1.0",)
 EXPECTED = 5.0
 """Cells of fewer expected samples are counted together: below, chi-square is not what it says."""
 ALPHA = 1e-3
@@ -79,16 +80,25 @@ class Remembered(ToyModel):
 remembered = cache(Remembered)
 
 
-PAIRS: dict[str, tuple[Any, str]] = {
-    "rsd-s + residual": ({"rsd-s": {"path": "similar", "width": 2, "length": 1}}, "residual"),
-    "recycling + sample-and-match": ("recycling", "sample-and-match"),
-    "speculative-jacobi + residual": ("speculative-jacobi:window=2", "residual"),
+PAIRS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
+    "rsd-s + residual": ({"rsd-s": {"path": "similar", "width": 2, "length": 1}}, "residual", GUIDES),
+    "recycling + sample-and-match": ("recycling", "sample-and-match", FREE),
+    "aded + sample-and-match": ("aded:simulations=4,depth=2", "sample-and-match", FREE),
+    "speculative-jacobi + residual": ("speculative-jacobi:window=2", "residual", FREE),
+    "iid + spectr": ({"iid": {"path": "similar", "width": 2, "length": 1}}, "spectr", FREE),
+    "model + residual": ({"model": {"path": "similar", "length": 2}}, "residual", FREE),
 }
-"""Drawn siblings, certain trees, a drawn chain. More pairs take 10 to 25 seconds each; the law suite has them all."""
+"""Drawn siblings, with and without replacement, certain trees, drawn chains. Each takes 6 to 17 seconds; the law suite has
+all pairs."""
+OTHERS = {
+    GUIDES: (GUIDES[1:], (*GUIDES[:2], "top-p:0.95"), (GUIDES[0], "temperature:0.9", GUIDES[2])),
+    FREE: (("temperature:0.8",), ("temperature:1.3",), (*FREE, "top-p:0.9")),
+}
 
 
-def made(pair: str, guides: Any = GUIDES) -> Built:
-    return build(Recipe.of(*PAIRS[pair], guides), remembered())
+def made(pair: str, guides: tuple[str, ...] | None = None) -> Built:
+    draft, verify, given = PAIRS[pair]
+    return build(Recipe.of(draft, verify, guides or given), remembered())
 
 
 def once(built: Built, rng: Chooser) -> tuple[int, ...]:
@@ -101,6 +111,7 @@ def once(built: Built, rng: Chooser) -> tuple[int, ...]:
     return tuple(session.tokens[len(PROMPT) :][:LENGTH])
 
 
+@torch.inference_mode()
 def sampled(built: Built, samples: int = SAMPLES) -> Counter[tuple[int, ...]]:
     rng = Seeded(2024)
     return Counter(once(built, rng) for _ in range(samples))
@@ -132,7 +143,7 @@ def test_samples_follow_the_law_and_no_other(pair: str) -> None:
     found = sampled(made(pair))
     assert sum(found.values()) == SAMPLES
     assert fit(found, wanted(remembered(), made(pair), LENGTH, PROMPT)) > ALPHA
-    for other in (GUIDES[1:], (*GUIDES[:2], "top-p:0.95"), (GUIDES[0], "temperature:0.9", GUIDES[2])):
+    for other in OTHERS[PAIRS[pair][2]]:
         assert fit(found, wanted(remembered(), made(pair, other), LENGTH, PROMPT)) < 1e-9
 
 
@@ -167,6 +178,7 @@ class WeighsByNow(Residual):
     [
         ("rsd-s + residual", DrawsAgain()),
         ("speculative-jacobi + residual", WeighsByNow()),
+        ("model + residual", DrawsAgain()),
     ],
 )
 def test_a_wrong_verifier_does_not(pair: str, wrong: Residual) -> None:
@@ -190,7 +202,7 @@ def test_fit_is_pearsons() -> None:
 def test_what_is_remembered_changes_nothing(pair: str) -> None:
     """The public ``decode`` over the networks' own caches gives the same tokens for the same seeds."""
     real, similar = (Model(network(noise), tokenizer(), "tiny") for noise in (0.0, NOISE))
-    draft, verify = PAIRS[pair]
+    draft, verify, guides = PAIRS[pair]
     if isinstance(draft, dict):
         draft = {name: {**options, "path": similar} for name, options in draft.items()}
     for seed in range(25):
@@ -199,7 +211,7 @@ def test_what_is_remembered_changes_nothing(pair: str) -> None:
             list(PROMPT),
             draft=draft,
             verify=verify,
-            guide=GUIDES,
+            guide=guides,
             seed=seed,
             max_new_tokens=LENGTH + 1,
             ignore_eos=True,

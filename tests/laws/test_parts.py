@@ -94,6 +94,31 @@ def test_disjoint_and_certain_targets() -> None:
         assert chance == pytest.approx(accepted)
 
 
+@given(st.lists(st.floats(-3, 3), min_size=4, max_size=4), st.permutations(range(5)))
+def test_distinct_siblings_cover_what_the_draft_covers(logits: list[float], order: list[int]) -> None:
+    """All tokens that q can draw are drawn, and p has no other: one of them is accepted for certain."""
+    p, q = torch.zeros(2, 5, dtype=torch.float64)
+    p[order[:2]], q[order[:2]] = torch.tensor(logits, dtype=torch.float64).view(2, 2).softmax(-1)
+    law, chance = outcome(p, 2, replace=False, q=q)
+    assert distance(law, p) < 1e-9
+    assert chance == pytest.approx(1.0)
+    p, q = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], dtype=torch.float64)
+    assert outcome(p, 3, replace=False, q=q)[1] == pytest.approx(1.0)
+    assert outcome(p, 2, replace=False, q=q)[1] < 0.95
+
+
+def test_a_draw_from_p_after_a_refusal_is_noticed() -> None:
+    """The third classic mistake: not from the residual."""
+
+    def once(rng: Chooser) -> int:
+        tree = siblings(1, True, rng)
+        rows = rows_of(tree, [P.log()] * 2)
+        verdict = Residual()(tree, p := Law(rows.logits, greedy=False), rows, rng)
+        return tree.tokens[0] if verdict.path else rng.pick(p.row(0))  # type: ignore[arg-type]
+
+    assert distance(enumerate_law(once), P) == pytest.approx(0.125, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("drawn", "error"),
     [

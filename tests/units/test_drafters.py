@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,6 +119,55 @@ def test_copyspec_copies_less_where_copies_fall_and_all_where_they_stand() -> No
     tree = draft.propose(session, ROOMY, Seeded(0))
     draft.observe(session, told(tree, tree.tokens[:1]), Seeded(0))  # cut short: nothing was refused
     assert len(draft.propose(session, ROOMY, Seeded(0))) == 8
+
+
+def test_copyspec_without_a_match_costs_nothing() -> None:
+    """Text in which no five tokens come twice: a target call a token, and nothing fed beside it."""
+    prompt = torch.randperm(300, generator=torch.Generator().manual_seed(1)).tolist()
+    seen = steps(CopySpec(gamma=5), cycle(300, 300), prompt[:100], 40, 300)
+    assert len(seen) == 40
+    assert not any(len(step.tree) for step in seen)
+
+
+@pytest.mark.parametrize("draft", ["copyspec:gamma=1,copy=4", "mix(copyspec:gamma=1,copy=4,model:path=toy,length=2)"])
+def test_copyspec_with_and_without_a_draft_model_is_greedy(draft: str) -> None:
+    """Twenty prompts each: the tokens of plain decoding, with drafts accepted and refused."""
+    drafted = accepted = 0
+    for seed in range(20):
+        toy = ToyModel(vocab=5, seed=seed)
+        seen = steps(part("draft", draft), toy.lm, [seed % 5, 1, 2], 30, 5)  # type: ignore[arg-type]
+        plain = steps(CopySpec(gamma=99), toy.lm, [seed % 5, 1, 2], 30, 5)
+        assert [t for step in seen for t in step.tokens] == [t for step in plain for t in step.tokens]
+        drafted += sum(len(step.tree) for step in seen)
+        accepted += sum(len(step.verdict.path) for step in seen)
+    assert 0 < accepted < drafted
+
+
+# ---- recycling ---------------------------------------------------------------------------------------------------------
+
+
+def test_recycling_unrolls_its_table_along_the_template() -> None:
+    """Every node of the published tree is the guess of its rank after its parent's token, and its parent stands before it."""
+    draft = Recycling("published")
+    draft._after = {token: [(token * 7 + rank * 3 + 1) % 50 for rank in range(8)] for token in range(50)}
+    session = ToyModel(vocab=50).session([4])
+    tree = draft.propose(session, Budget(99, 99), Seeded(0))
+    assert len(tree) == 80
+    assert [tree.depths.count(depth) for depth in range(1, 7)] == [8, 21, 25, 15, 8, 3]
+    for node, path in enumerate(draft._paths):
+        assert tree.parents[node] < node
+        parent = tree.words(tree.parents[node])[-1] if len(path) > 1 else 4
+        assert tree.words(node)[-1] == draft._after[parent][path[-1]]
+        assert path[:-1] == (draft._paths[tree.parents[node]] if len(path) > 1 else ())
+
+
+def test_recycling_on_a_cycle_takes_the_whole_first_chain() -> None:
+    """A first-order cycle of nine: after one round all six levels stand, seven tokens a call; cold, nothing is drafted."""
+    seen = steps(Recycling("published", prompt=False), cycle(9, 16), [0], 80, 16)
+    assert len(seen[0].tree) == 0
+    counts = [len(step.tokens) for step in seen]
+    first = next(i for i in range(len(counts)) if sum(counts[:i]) >= 9)
+    assert set(counts[first:-1]) == {7}
 
 
 def told(tree: TokenTree, tokens: list[int]) -> Any:
@@ -269,6 +319,33 @@ def test_aded_learns_a_cycle_and_keeps_it() -> None:
     assert cold[0] == 1
     assert set(cold[-5:-1]) == {5}
     assert set(warm[:-1]) == {5}
+
+
+def test_aded_with_the_targets_own_table_is_accepted_whole() -> None:
+    """A tri-gram target over twenty tokens: the first walk is its greedy text, so every call accepts the whole depth.
+
+    Further walks share the 12 nodes with it and cost it a little. With an empty matrix nothing is accepted at first, and
+    nearly the depth once the states were visited.
+    """
+    depth = 5
+    some: list[int] = []
+    for seed in range(5):
+        lm = table(20, seed, order=2, sharpness=6.0)
+        exact: dict[tuple[int, ...], dict[int, float]] = {}
+        for pair in itertools.product(range(20), repeat=2):
+            best = lm(pair).softmax(-1).topk(12)
+            exact[pair] = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        for simulations in (1, 24):
+            draft = Aded(depth=depth, simulations=simulations)
+            draft._matrix = dict(exact)
+            accepted = [len(step.verdict.path) for step in steps(draft, lm, [0, 1], 60, 20)[:-1]]
+            assert simulations > 1 or set(accepted) == {depth}
+            some += accepted if simulations > 1 else []
+        learnt = [len(step.verdict.path) for step in steps(Aded(depth=depth), lm, [0, 1], 300, 20)]
+        assert learnt[0] == 0
+        late = learnt[len(learnt) // 2 : -1]
+        assert sum(late) / len(late) > 0.8 * depth
+    assert sum(some) / len(some) > 0.98 * depth
 
 
 def test_aded_trusts_refused_rows_less() -> None:

@@ -90,11 +90,13 @@ def test_each_node_says_the_law_it_was_drawn_from(spec: str) -> None:
     "spec", ["rsd-c:path=toy,widths=[1,1,1]", "rsd-s:path=toy,width=1,length=3", "iid:path=toy,width=1"]
 )
 def test_one_branch_is_a_chain(spec: str) -> None:
-    """The same choices as ``model`` makes, token for token."""
+    """The same choices as ``model`` makes from the same random numbers, token for token."""
     for seed in range(1, 20):
-        tree, _ = propose(spec, Seeded(seed))
-        chain, _ = propose("model:path=toy,length=3", Seeded(seed))
+        a, b = Seeded(seed), Seeded(seed)
+        tree, _ = propose(spec, a)
+        chain, _ = propose("model:path=toy,length=3", b)
         assert (tree.tokens, tree.parents) == (chain.tokens, chain.parents)
+        assert a.noise() == b.noise()
 
 
 def test_rsd_c_has_its_widths_and_stops_where_a_law_is_used_up() -> None:
@@ -102,6 +104,16 @@ def test_rsd_c_has_its_widths_and_stops_where_a_law_is_used_up() -> None:
     assert Counter(tree.depths) == {1: 2, 2: 6, 3: 6}
     tree, _ = propose("rsd-c:path=toy,widths=[9]", Seeded(1))
     assert sorted(tree.tokens) == [0, 1, 2, 3]
+
+
+def test_rsd_c_draws_without_replacement_in_order() -> None:
+    """P(first = x) = q(x), P(second = y | first = x) = q(y) / (1 - q(x)): the law of Gumbel-top-k, by enumeration."""
+    _, q = propose("rsd-c:path=toy,widths=[2]", Seeded(1))
+    law = enumerate_law(lambda rng: tuple(propose("rsd-c:path=toy,widths=[2]", rng)[0].tokens))
+    chance = q(()).tolist()
+    assert len(law) == 12
+    for (first, second), weight in law.items():
+        assert weight == pytest.approx(chance[first] * chance[second] / (1 - chance[first]))
 
 
 def test_rsd_s_is_a_draw_without_replacement_of_whole_beginnings() -> None:
@@ -144,25 +156,78 @@ def test_under_a_greedy_law_rsd_s_is_beam_search_and_dyspec_takes_the_likeliest_
 def test_dyspec_grows_a_chain_when_sure_and_a_bush_when_not() -> None:
     chain, _ = propose("dyspec:path=toy,nodes=6", Seeded(1), sure)
     assert chain.depths == [1, 2, 3, 4, 5, 6]
-    bush, _ = propose("dyspec:path=toy,nodes=4", Seeded(1), uniform)
-    assert bush.depths[:3] == [1, 1, 1]
+    for nodes in (1, 2, 3):
+        bush, _ = propose(f"dyspec:path=toy,nodes={nodes}", Seeded(1), uniform)
+        assert bush.depths == [1] * nodes
     short, _ = propose("dyspec:path=toy,nodes=6,length=2", Seeded(1), sure)
     assert max(short.depths) == 2
 
 
+def asked_for(tree: TokenTree) -> list[float]:
+    """What dyspec estimates of each node: that verification reaches its parent and refuses all its earlier siblings."""
+    asked: list[float] = []
+    for node, parent in enumerate(tree.parents):
+        before = [i for i in tree.children(parent) if i < node]
+        here = asked[parent] * chance_of(tree, parent) if parent != ROOT else 1.0
+        asked.append(here * math.prod(1 - chance_of(tree, i) for i in before))
+    return asked
+
+
+def chance_of(tree: TokenTree, node: int) -> float:
+    q = tree.q[node]
+    assert q is not None
+    return float(q[tree.tokens[node]])
+
+
 def test_dyspec_takes_the_greatest_estimate_first() -> None:
-    """What is estimated to be asked for never rises along the draws, and ``least`` is the tree up to there."""
+    """What is estimated to be asked for never rises along the draws."""
     for seed in range(1, 20):
         tree, _ = propose("dyspec:path=toy,nodes=12", Seeded(seed))
         assert len(tree) == 12
-        asked: list[float] = []
-        for node, parent in enumerate(tree.parents):
-            before = [i for i in tree.children(parent) if i < node]
-            here = asked[parent] * float(tree.q[parent][tree.tokens[parent]]) if parent != ROOT else 1.0  # type: ignore[index]
-            asked.append(here * math.prod(1 - float(tree.q[i][tree.tokens[i]]) for i in before))  # type: ignore[index]
-        assert all(a >= b - 1e-9 for a, b in itertools.pairwise(asked))
-        least, _ = propose("dyspec:path=toy,nodes=12,least=0.15", Seeded(seed))
-        assert len(least) == sum(value >= 0.15 for value in asked)
+        assert all(a >= b - 1e-9 for a, b in itertools.pairwise(asked_for(tree)))
+
+
+def test_dyspec_with_a_threshold_draws_all_above_it_in_one_pass_a_level() -> None:
+    """The paper's threshold variant: what it leaves out is estimated lower, and the draft model runs once a level."""
+    depths = set()
+    for seed in range(1, 30):
+        toy = Told(vocab=4, seed=seed)
+        drafter: Any = part("draft", "dyspec:path=toy,nodes=99,length=40,least=0.08").bind(toy)
+        session = toy.session(PROMPT)
+        drafter.begin(session, Laws((), greedy=False))
+        passes = []
+        after = drafter.after
+        drafter.after = lambda *told, after=after, passes=passes: passes.append(told[2]) or after(*told)  # type: ignore[misc]
+        tree = drafter.propose(session, WIDE, Seeded(seed))
+        assert len(passes) == max(tree.depths) < 40
+        asked = asked_for(tree)
+        assert min(asked) >= 0.08
+        for node in range(-1, len(tree)):  # the next child of any node would be below it
+            below = tree.children(node)
+            here = asked[node] * chance_of(tree, node) if node != ROOT else 1.0
+            assert here * math.prod(1 - chance_of(tree, i) for i in below) < 0.08 + 1e-9
+        depths.add(max(tree.depths))
+    assert len(depths) > 2
+
+
+def test_dyspec_estimates_are_right_where_the_draft_is_the_target() -> None:
+    """Each node is then accepted with chance R(y) if it is asked for: sum v R(y) nodes are accepted, by enumeration."""
+    toy = Told(vocab=3)
+    drafter: Any = part("draft", "dyspec:path=toy,nodes=4").bind(toy)
+    laws = Laws((), greedy=False)
+
+    def once(rng: Chooser) -> tuple[int, float]:
+        session = toy.session(PROMPT)
+        drafter.begin(session, laws)
+        tree = drafter.propose(session, WIDE, rng)
+        rows = session.forward(tree)
+        verdict = part("verify", "sample-and-match")(tree, laws(rows), rows, rng)  # type: ignore[operator]
+        estimate = math.fsum(v * chance_of(tree, node) for node, v in enumerate(asked_for(tree)))
+        return len(verdict.path), round(estimate, 12)
+
+    law = enumerate_law(once)
+    assert len({estimate for _, estimate in law}) > 3
+    assert sum(w * taken for (taken, _), w in law.items()) == pytest.approx(sum(w * e for (_, e), w in law.items()))
 
 
 def test_dyspec_asks_the_draft_model_for_several_nodes_at_once() -> None:

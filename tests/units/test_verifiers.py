@@ -128,6 +128,38 @@ def test_spectr_accepts_nearly_what_the_best_transport_does() -> None:
     assert min(ratios) < 0.999, "k-SEQ is no optimal transport: the bound would be idle"
 
 
+def test_table_spectr_on_two_hundred_pairs() -> None:
+    """By the closed form 1 - (1 - beta)^k, which is that of the enumeration."""
+    ratios = []
+    for number, (p, q) in enumerate(pairs(200, 4)):
+        beta = float(torch.minimum(q, p / least_rho(p, q, 2)).sum())
+        chance, best = 1 - (1 - beta) ** 2, optimum(p, q, 2)
+        assert number >= 5 or chance == pytest.approx(one_level(SpecTr(), p, q, 2)[1], abs=1e-9)
+        assert (1 - 1 / math.e) * best <= chance <= best + 1e-9
+        ratios.append(chance / best)
+    print(f"k-SEQ / best transport: least {min(ratios):.4f}, mean {sum(ratios) / len(ratios):.4f}")
+    assert 0.85 < min(ratios) < sum(ratios) / len(ratios) < 0.999
+
+
+def test_spectr_of_one_path_is_the_chain_rule_draw_for_draw() -> None:
+    """The same verdicts from the same random numbers as ``residual``, on chains of three drafts."""
+    taken = set()
+    for seed in range(1, 120):
+        a, b = Seeded(seed), Seeded(seed)
+        p, q = pairs(7, 4)[seed % 7]
+        tree, node = TokenTree(scheme=Scheme.IID), ROOT
+        for _ in range(3):
+            node = tree.add(a.pick(q), node, q)
+            b.pick(q)
+        rows = rows_of(tree, lambda path, p=p: p.roll(len(path)))  # type: ignore[misc]
+        law = Law(rows.logits, greedy=False)
+        plain = Residual()(tree, law, rows, b)
+        assert SpecTr()(tree, law, rows, a) == plain
+        assert a.noise() == b.noise(), "both took as many random numbers"
+        taken.add(len(plain.path))
+    assert taken == {0, 1, 2, 3}
+
+
 def test_rho_is_the_least_that_leaves_a_residual() -> None:
     for p, q in pairs(50, 6):
         for k in (2, 3, 5):
@@ -245,7 +277,8 @@ DEEP = [
     "rsd-c:path=toy,widths=[2,1]",
     "rsd-s:path=toy,width=2,length=2",
     "dyspec:path=toy,nodes=3",
-    "specdec++:path=toy,min=1,max=3,threshold=0.5",
+    "dyspec:path=toy,nodes=4,least=0.15,length=2",
+    *(f"specdec++:path=toy,min=1,max=3,threshold={threshold}" for threshold in (0, 0.5, 1)),
 ]
 
 
@@ -263,6 +296,32 @@ def test_a_step_with_a_deep_tree_is_exact(draft: str, verify: str, record_proper
     want = define(toy, (), 3)
     assert sum(abs(law[words] - want[words]) for words in want) / 2 < 1e-9
     record_property("exact cases", 1)
+
+
+def test_a_tree_pruned_by_the_probability_of_its_paths_is_noticed() -> None:
+    """The mistake that dyspec, rsd and EAGLE's reranking invite: draw six nodes, keep the likeliest two."""
+    toy = ToyModel()
+
+    class Reranked(Residual):
+        def __call__(self, tree: TokenTree, p: Law, rows: Rows, rng: Chooser) -> Any:
+            def chance(node: int) -> float:
+                laws = (toy.companion("").lm((*PROMPT, *tree.words(i)[:-1])).softmax(-1) for i in tree.path(node))
+                return math.prod(float(law[tree.tokens[i]]) for law, i in zip(laws, tree.path(node), strict=True))
+
+            kept, at = TokenTree(scheme=tree.scheme), {ROOT: ROOT}
+            for node in sorted(sorted(range(len(tree)), key=chance)[-2:]):
+                at[node] = kept.add(tree.tokens[node], at[tree.parents[node]], tree.q[node])
+            index = [rows.at(node) for node in at if node != ROOT]
+            seen = Rows(rows.logits, rows.context, rows.paths, index, rows.prompt)
+            verdict = super().__call__(kept, p, seen, rng)
+            back = {new: old for old, new in at.items()}
+            return verdict._replace(path=tuple(back[node] for node in verdict.path))
+
+    law, _ = step("dyspec:path=toy,nodes=6,length=2", Reranked(), 1, 2)
+    want = define(toy, (), 2)
+    off = sum(abs(law[words] - want[words]) for words in want) / 2
+    print(f"off by {off:.4f}")
+    assert off > 0.02
 
 
 def mean_accepted(draft: str, verify: str, seeds: Sequence[int], length: int = 3) -> list[float]:
@@ -324,6 +383,24 @@ def test_table_without_replacement_beats_independent_drafts() -> None:
                 print(f"{nodes} nodes  {draft:32} {name:12} {sum(accepted) / len(accepted):.4f}")
                 assert sum(accepted) > sum(base["multi-round"]) + 0.05
                 assert sum(accepted) > sum(base["spectr"])
+
+
+def test_table_a_threshold_accepts_as_much_as_best_first() -> None:
+    """DySpec level by level against best-first, at the same mean size: within 15 % (and never better by more)."""
+
+    def seen(draft: str, seed: int) -> tuple[float, float]:
+        """Mean size and mean accepted tokens."""
+        drafter: Any = part("draft", draft).bind(ToyModel(seed=seed))
+        drafter.begin(session := ToyModel(seed=seed).session(PROMPT), Laws((), greedy=False))
+        sizes = enumerate_law(lambda rng: len(drafter.propose(session, Budget(64, 2), rng)))
+        return sum(n * weight for n, weight in sizes.items()), step(draft, Residual(), seed, 2)[1]
+
+    for seed in (1, 2):
+        size, accepted = seen("dyspec:path=toy,nodes=9,least=0.25", seed)
+        below, above = (seen(f"dyspec:path=toy,nodes={int(size) + i}", seed)[1] for i in (0, 1))
+        first = below + (above - below) * (size % 1)
+        print(f"{size:.2f} nodes  threshold {accepted:.4f}  best-first {first:.4f}")
+        assert 0.85 < accepted / first < 1.15
 
 
 # ---- typical -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ class DySpec(Grown):
     """Draws ``nodes`` nodes, always the one that verification most likely asks for, the draft's chance taken for p's.
 
     ``path``, ``layers``: the draft model, as for ``model``. ``least``: draw nothing whose chance to be asked for is
-    estimated lower; 0 uses all nodes. ``length``: greatest depth. Under a greedy law it takes the likeliest beginnings.
+    estimated lower, and go level by level, which takes one pass of the draft model a level; 0 uses all nodes. ``length``:
+    greatest depth. Under a greedy law it takes the likeliest beginnings.
     """
 
     paper = "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure (Xiong et al. 2024), algorithm 1"
@@ -38,12 +39,10 @@ class DySpec(Grown):
         tree, greedy = self.empty(Scheme.DISTINCT), self._laws.greedy
         law: dict[int, Tensor | None] = {}  # node -> the law of its next child
         # The chance that a node is reached and all its children so far refused; before it, what orders the nodes.
-        heap = [(-1.0, ROOT, 1.0)]
+        heap = [(0, -1.0, ROOT, 1.0)]
         while heap and len(tree) < min(self.nodes, budget.nodes):
-            key, node, value = heapq.heappop(heap)
-            if -key < self.least:
-                break
-            if (0 if node == ROOT else tree.depths[node]) >= min(self.length, budget.depth):
+            level, key, node, value = heapq.heappop(heap)
+            if -key < self.least or (0 if node == ROOT else tree.depths[node]) >= min(self.length, budget.depth):
                 continue
             if node not in law:  # one pass for all that were drawn since the last
                 fresh = [i for i in range(len(tree)) if i not in law] if law else [ROOT]
@@ -52,9 +51,10 @@ class DySpec(Grown):
                 continue
             # What is certain to be drawn counts before it is drawn; what is random must not.
             if greedy and (known := -value * float(q.max())) > key:
-                heapq.heappush(heap, (known, node, value))
+                heapq.heappush(heap, (level, known, node, value))
                 continue
             child, chance, law[node] = self.draw(tree, node, q, rng)
             for follower, estimate in ((node, value * (1 - chance)), (child, value * chance)):
-                heapq.heappush(heap, (-estimate, follower, estimate))
+                depth = tree.depths[follower] if self.least and follower != ROOT else 0
+                heapq.heappush(heap, (depth, -estimate, follower, estimate))
         return tree

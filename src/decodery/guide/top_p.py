@@ -47,12 +47,11 @@ def _least(score: Tensor, mass: Tensor, total: Tensor, p: float, size: int) -> T
     best, token = score.topk(min(size, score.shape[-1]))
     inside = mass.gather(-1, token).to(total.dtype)
     whole = best.shape[-1] == score.shape[-1]
-    outside = torch.zeros_like(total) if whole else total - inside.sum(-1, keepdim=True)
+    outside = None if whole else total - inside.sum(-1, keepdim=True)
     # Summed from the small end, as transformers does: near p = 1 a sum from the large end would round the tail away.
-    tail = inside.flip(-1).cumsum(-1).flip(-1) + outside
-    kept = (tail > (1 - p) * total).sum(-1, keepdim=True)
+    tail = inside.flip(-1).cumsum(-1).flip(-1)
+    kept = ((tail if outside is None else tail + outside) > (1 - p) * total).sum(-1, keepdim=True)
     least = best.gather(-1, (kept - 1).clamp(min=0))
-    short = (outside > (1 - p) * total)[:, 0]
-    if short.any():
+    if outside is not None and (short := (outside > (1 - p) * total)[:, 0]).any():
         least[short] = _least(score[short], mass[short], total[short], p, 8 * size)
     return least

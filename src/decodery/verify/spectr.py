@@ -57,7 +57,7 @@ def least_rho(p: Tensor, q: Tensor, k: int) -> float:
     both = (p > 0) & (q > 0)
     p, q = p[both], q[both]
     low, high = 1.0, float(k)
-    for _ in range(40):
+    for _ in range(30):  # to a billionth
         rho = (low + high) / 2
         beta = float(torch.minimum(q, p / rho).sum())
         low, high = (low, rho) if 1 - (1 - beta) ** k <= rho * beta else (rho, high)
