@@ -303,6 +303,15 @@ def test_the_law_of_whole_rounds(verify: str, overlap: bool) -> None:
     assert count.refused
 
 
+@pytest.mark.parametrize("gamma", [2, 3])
+def test_the_law_of_three_tokens_of_three_kinds(gamma: int) -> None:
+    toy, count = ToyModel(seed=5), Count()
+    built = build(recipe(Pearl(path="toy", gamma=gamma), None, WARM), toy)
+    assert variation(wanted(toy, built, 3), produced(toy, built, count, 3)) < 1e-9
+    assert count.accepted
+    assert count.refused
+
+
 class Stubborn(Verifier):
     """Refuses all drafts and draws a token that may be one of them."""
 
