@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 import decodery
 from decodery.draft.grow import Grown, Thinned
 from decodery.draft.pearl import Pearl
+from decodery.draft.rapid import RapidDraft, shorten
 from decodery.draft.recycling import Recycling
 from decodery.errors import BadLogits, BadPrompt, DecoderyError, PartsClash
 from decodery.model.model import Model
@@ -103,6 +104,32 @@ def blurred() -> Model:
         for parameter in other.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1 * parameter.std())
     return Model(other, tokenizer())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("keep", [2, 9])
+def test_rapid_places_the_answer_behind_what_each_context_holds(name: str, keep: int) -> None:
+    """Each draft's law is that of the short text by a pass without a cache; where all is kept, it is the target's."""
+    prompt = [(7 * i) % VOCAB for i in range(3, 33)]
+    short = shorten(prompt, chunk=4, keep=keep, query=4)
+    assert (short == prompt) == (keep == 9)
+    draft, drafted, answer = RapidDraft(length=3, chunk=4, keep=keep, query=4), 0, list[int]()
+    options: dict[str, Any] = {"guide": "temperature:1", "seed": 1, **OPTIONS}
+    for piece in decodery.stream(model(name), prompt, draft=draft, **options):
+        assert piece.step is not None
+        tree = piece.step.tree
+        for node in range(len(tree)):
+            q = tree.q[node]
+            assert q is not None
+            text = [*short, *answer, *tree.words(node)[:-1]]
+            assert torch.allclose(q, truth(name, text).softmax(-1), atol=1e-4)
+            if keep == 9:
+                p = piece.step.p.row(piece.step.rows.at(tree.parents[node]) or 0)
+                assert p is not None
+                assert torch.allclose(q, p, atol=1e-4)
+            drafted += 1
+        answer += piece.step.tokens
+    assert drafted > 9
 
 
 WARM = ["temperature:0.6", "repetition:1.2"]
