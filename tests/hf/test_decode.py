@@ -106,6 +106,17 @@ def blurred() -> Model:
     return Model(other, tokenizer())
 
 
+def test_pearl_leaves_twenty_greedy_answers_as_they_are() -> None:
+    """With a draft model that is often right; drafts are accepted and refused."""
+    drafted = accepted = 0
+    for start in range(3, 23):
+        prompt = [start, 9, start, 12]
+        output = decodery.decode(model(), prompt, draft=Pearl(blurred(), gamma=3), max_new_tokens=20, ignore_eos=True)
+        assert output.tokens == plain("llama", prompt, 20)
+        drafted, accepted = drafted + output.stats.drafted, accepted + output.stats.accepted
+    assert 0 < accepted < drafted
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("keep", [2, 9])
 def test_rapid_places_the_answer_behind_what_each_context_holds(name: str, keep: int) -> None:
