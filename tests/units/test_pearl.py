@@ -364,7 +364,7 @@ def test_a_pass_that_opens_a_block_is_no_loss_to_a_plan() -> None:
     assert sum(1.4 if step.tree.tokens else 1.3 for step in found) < 0.6 * 400
     plan = Waits(KnownCosts(dict(costs)))
     asked = [step.seconds["draft"] > 0 for step in steps(Pair(draft=wrong), 1000, gamma=4, plan=plan)]
-    assert all(asked[:9])
+    assert all(asked[:5])
     assert 20 <= sum(asked) <= 70
     assert 10 <= sum(asked[500:]) <= 20
 

@@ -17,7 +17,7 @@ from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step, Tensor
 Drawn = tuple[int, Tensor | None]
 """A token and the law it was drawn from, None under a greedy law."""
 
-RIPENS = 10
+RIPENS = 5
 """Passes after which it shows what blocks bring, those that only open one included."""
 
 
