@@ -175,9 +175,9 @@ class Auto(Plan):
     Every proposal is judged by what was committed after it, forwarded or not, so a drafter that was cut to nothing is heard
     again as soon as its guesses come true. One whose proposals cost time is asked ever more rarely while they do not pay.
     Cutting by place never looks at drawn tokens, so it leaves every law exact; a drawn sibling goes only with those after it.
-    Where the places themselves depended on draws (a drawn tree that is not settled) the tree is forwarded whole, and what
-    such trees brought so far decides whether the drafter is asked again. ``costs``, ``rates`` and ``habits`` may be shared
-    between requests.
+    Where the places themselves depended on draws (a drawn tree that is not settled), or trees pay later (``ripens``), the
+    tree is forwarded whole, and what such trees brought so far decides whether the drafter is asked again. ``costs``, ``rates``
+    and ``habits`` may be shared between requests.
     """
 
     costs: Costs
@@ -219,7 +219,7 @@ class Auto(Plan):
             self.costs.correct(n, step.seconds["forward"], self._last)
         self._last = n
         if self._asked and not _may_cut(step.tree):
-            self._weigh(len(step.tokens), n)
+            self._weigh(len(step.tokens), n, step.tree.ripens)
         proposed, node, guessed = self._proposed, ROOT, True
         for token in step.tokens:
             children = proposed.children(node)
@@ -229,7 +229,7 @@ class Auto(Plan):
             guessed &= node < len(proposed)
         self._streak = min(self._streak + 1, LONGEST_STREAK) if guessed else 0
 
-    def _weigh(self, tokens: int, n: int) -> None:
+    def _weigh(self, tokens: int, n: int, ripens: int) -> None:
         """Book what a tree brought that is forwarded whole, and pause where such trees lose on average."""
         habits, plain = self.habits, self.costs(1)
         habits.weighed += 1
@@ -239,6 +239,9 @@ class Auto(Plan):
         loss = (self.costs(round(habits.size)) + habits.drafting) / plain - habits.gain
         if loss < 0:
             habits.won()
+        elif ripens > 1:  # what single ones lose says nothing: judged after so many, the rest is for the loss of all
+            if habits.weighed % ripens == 0:
+                habits.lost(ripens * loss)
         elif habits.weighed >= 1 / DRIFT or habits.drafting > plain:  # the dear ones are not tried ten times first
             habits.lost(loss)
 
@@ -263,8 +266,8 @@ class Auto(Plan):
 
 
 def _may_cut(tree: TokenTree) -> bool:
-    """Whether the shape of a tree says nothing about drawn tokens."""
-    return tree.settled or tree.scheme is Scheme.CERTAIN
+    """Whether the shape of a tree says nothing about drawn tokens, and no node is there for the sake of later steps."""
+    return tree.ripens == 1 and (tree.settled or tree.scheme is Scheme.CERTAIN)
 
 
 def plan_of(spec: str) -> Plan | None:

@@ -26,6 +26,8 @@ class TokenTree:
             likely from the unlikely. Of drawn nodes it must not depend on the tokens drawn.
         settled: where its nodes stand did not depend on what was drawn, so a plan may cut it by its shape. To cut another
             drawn tree so would be to look at drawn tokens.
+        ripens: after how many such trees it shows what they bring, where they, or that there was nothing yet to guess,
+            pay in later steps only. A plan forwards them whole, and judges them together.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -34,6 +36,7 @@ class TokenTree:
     ghost: list[bool] = field(default_factory=list)
     scheme: Scheme = Scheme.CERTAIN
     settled: bool = False
+    ripens: int = 1
     depths: list[int] = field(default_factory=list)
     """1 for the first level."""
     kinds: list[int] = field(default_factory=list, compare=False)
@@ -128,7 +131,7 @@ class TokenTree:
         chosen = sorted(nodes)
         if len(chosen) == len(self):
             return self
-        tree, place = TokenTree(scheme=self.scheme, settled=self.settled), {ROOT: ROOT}
+        tree, place = TokenTree(scheme=self.scheme, settled=self.settled, ripens=self.ripens), {ROOT: ROOT}
         for node in chosen:
             place[node] = tree.add(self.tokens[node], place[self.parents[node]], self.q[node], kind=self.kinds[node])
             tree.ghost[place[node]] = self.ghost[node]

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 import decodery
 from decodery.draft.grow import Grown, Thinned
 from decodery.draft.pearl import Pearl
+from decodery.draft.rapid import RapidDraft, shorten
 from decodery.draft.recycling import Recycling
 from decodery.errors import BadLogits, BadPrompt, DecoderyError, PartsClash
 from decodery.model.model import Model
@@ -107,8 +108,50 @@ def blurred() -> Model:
     return Model(other, tokenizer())
 
 
-@pytest.mark.parametrize("guide", [[], ["temperature:0.6", "repetition:1.2"]])
-@pytest.mark.parametrize("plan", ["off", "fixed:2", "auto"])
+def test_pearl_leaves_twenty_greedy_answers_as_they_are() -> None:
+    """With a draft model that is often right; drafts are accepted and refused."""
+    drafted = accepted = 0
+    for start in range(3, 23):
+        prompt = [start, 9, start, 12]
+        output = decodery.decode(model(), prompt, draft=Pearl(blurred(), gamma=3), max_new_tokens=20, ignore_eos=True)
+        assert output.tokens == plain("llama", prompt, 20)
+        drafted, accepted = drafted + output.stats.drafted, accepted + output.stats.accepted
+    assert 0 < accepted < drafted
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("keep", [2, 9])
+def test_rapid_places_the_answer_behind_what_each_context_holds(name: str, keep: int) -> None:
+    """Each draft's law is that of the short text by a pass without a cache; where all is kept, it is the target's."""
+    prompt = [(7 * i) % VOCAB for i in range(3, 33)]
+    short = shorten(prompt, chunk=4, keep=keep, query=4)
+    assert (short == prompt) == (keep == 9)
+    draft, drafted, answer = RapidDraft(length=3, chunk=4, keep=keep, query=4), 0, list[int]()
+    options: dict[str, Any] = {"guide": "temperature:1", "seed": 1, **OPTIONS}
+    for piece in decodery.stream(model(name), prompt, draft=draft, **options):
+        assert piece.step is not None
+        tree = piece.step.tree
+        for node in range(len(tree)):
+            q = tree.q[node]
+            assert q is not None
+            text = [*short, *answer, *tree.words(node)[:-1]]
+            assert torch.allclose(q, truth(name, text).softmax(-1), atol=1e-4)
+            if keep == 9:
+                p = piece.step.p.row(piece.step.rows.at(tree.parents[node]) or 0)
+                assert p is not None
+                assert torch.allclose(q, p, atol=1e-4)
+            drafted += 1
+        answer += piece.step.tokens
+    assert drafted > 9
+
+
+WARM = ["temperature:0.6", "repetition:1.2"]
+
+
+# Not "auto" where tokens are sampled: when it rests hangs on the clock, and with it what is drawn.
+@pytest.mark.parametrize(
+    ("plan", "guide"), [("off", []), ("off", WARM), ("fixed:2", []), ("fixed:2", WARM), ("auto", [])]
+)
 def test_pearl_in_threads_is_pearl_without(plan: str, guide: list[str]) -> None:
     """Two networks at work at once, for three rows: the same tokens and the same rounds; greedily, those of the target."""
     options: dict[str, Any] = {"guide": guide, "seed": 3, "max_new_tokens": 40, "ignore_eos": True}

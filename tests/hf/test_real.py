@@ -14,7 +14,9 @@ import torch
 import decodery
 from decodery.build import build
 from decodery.compare import TIE
+from decodery.draft.rapid import shorten
 from decodery.registry import ROLES
+from decodery.tree import TokenTree
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 NEW = 24
@@ -109,6 +111,30 @@ def test_every_drafter_leaves_twenty_answers_as_they_are(draft: str, warm: Any, 
         output = decodery.decode(model, prompt, draft=draft, session=session, max_new_tokens=8)
         tokens, gaps = reference(number)
         assert same(output.tokens, (tokens[:8], gaps)), f"prompt {number} differs from transformers"
+
+
+def test_a_draft_that_reads_the_right_chunk_is_accepted_more_often(data: Path, smollm2: Any) -> None:
+    """RAPID's needle: a fact in one of 20 chunks of a novel; the chance to be accepted along the target's own answer."""
+    novel = smollm2.encode((data / "longtext" / "crime_and_punishment.txt").read_text()[20_000:40_000])
+    accepted: dict[str, list[float]] = {"right": [], "other": []}
+    for i, (place, words) in enumerate([("harbour", "red tiger"), ("library", "blue horse"), ("castle", "white wolf")]):
+        chunks = [novel[(20 * i + j) * 24 :][:24] for j in range(20)]
+        fact = smollm2.encode(f" The secret password of the {place} is {words}.")
+        right, other = 4 + 5 * i, 17 - 4 * i
+        chunks[right] = [*chunks[right], *fact][-24:]
+        ask = smollm2.encode(
+            f"\n\nQuestion: What is the secret password of the {place}?\nAnswer: The secret password of the {place} is"
+        )
+        prompt = [*(token for chunk in chunks for token in chunk), *ask]
+        assert shorten(prompt, chunk=24, keep=1, query=len(ask)) == [*chunks[right], *ask]
+        session = smollm2.session(prompt)
+        answer = decodery.decode(smollm2, prompt, session=session, max_new_tokens=4, ignore_eos=True).tokens
+        session.restart(prompt)
+        p = session.forward(TokenTree.chain(answer[:-1])).logits.softmax(-1)
+        for name, chunk in (("right", chunks[right]), ("other", chunks[other])):
+            q = smollm2.session([*chunk, *ask]).forward(TokenTree.chain(answer[:-1])).logits.softmax(-1)
+            accepted[name].append(float(torch.minimum(p, q).sum(-1).mean()))
+    assert sum(accepted["right"]) > sum(accepted["other"]) + 0.3, accepted
 
 
 def test_a_batch_equals_single_runs(prompts: Any, reference: Any, smollm2: Any) -> None:

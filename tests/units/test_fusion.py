@@ -22,11 +22,13 @@ from decodery.draft.suffix import Suffix
 from decodery.errors import PartsClash
 from decodery.guide.temperature import Temperature
 from decodery.law import Laws
+from decodery.loop import speculate, together
 from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.toy import LanguageModel, ToyArena, ToyModel, table
 from decodery.recipe import describe, part
+from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Drafter, Scheme, Tensor
+from decodery.words import Budget, Drafter, Scheme, Step, Tensor
 
 from ..laws.exact import Count, produced, recipe, variation, wanted
 
@@ -149,6 +151,69 @@ def test_fusion_where_tokens_are_sampled(said: Any, seed: int, budget: Budget) -
     assert tree.settled == (not said or min(budget.nodes - 2 * min(2, budget.depth), len(said)) <= 0)
 
 
+def steps(draft: Drafter, toy: ToyModel, text: Sequence[int], n: int) -> list[Step]:
+    built = build(recipe(draft), toy)
+    parts = (built.draft, built.verify, built.laws, built.constrain)
+    program = speculate(toy.session(text), *parts, Seeded(1), Stop(max_new_tokens=n), built.want)
+    return [step for _, step in together([program])]
+
+
+def copying(words: tuple[int, ...]) -> Tensor:
+    """Sure to repeat what stood 7 tokens before, once there is such a thing."""
+    return torch.eye(4, dtype=torch.float64)[words[-7] if len(words) >= 7 else 0] * 6
+
+
+def copies(words: tuple[int, ...]) -> Tensor:
+    """Mostly a copy of the text, now and then something else."""
+    return copying(words) + table(4, 3, sharpness=3.5)(words)
+
+
+DOCUMENT = [0, 3, 1, 2, 1, 0, 2] * 3
+WEAK = table(4, 7, order=1)
+"""A draft model that is right by chance."""
+
+
+def test_no_step_accepts_less_than_by_either_tree() -> None:
+    """Each step accepts what the better one of both would, and each is the better one somewhere."""
+    toy = Counted(draft=WEAK)
+    toy.lm = lambda words: copies(words) + 2 * WEAK(words)
+    more = [0, 0]
+    for step in steps(Rasd(path="toy", length=3, width=2, k=2), toy, DOCUMENT, 120)[:-1]:
+        context = tuple(step.rows.context)
+        drawn = propose(ModelDraft(path="toy", length=3, width=2), context, draft=WEAK)
+        told = propose(Rasd().retrieve, context, budget=Budget(16, 64))
+        kept = told.only(pruned(told, WEAK(context).softmax(-1), 2))
+        best = list(context)
+        for _ in range(12):
+            best.append(int(toy.lm(tuple(best)).argmax()))
+        each = [reach(tree, best[len(context) :]) for tree in (drawn, kept)]
+        assert len(step.verdict.path) == max(each)
+        more = [more[0] + (each[0] > each[1]), more[1] + (each[1] > each[0])]
+    assert min(more) >= 2
+
+
+def reach(tree: TokenTree, best: Sequence[int]) -> int:
+    """How far a tree goes along the target's own choices."""
+    return max((n for n in range(1, len(best) + 1) if tuple(best[:n]) in paths(tree)), default=0)
+
+
+def test_retrieval_helps_where_the_text_repeats_itself_and_harms_nowhere() -> None:
+    """Mean accepted length, against the draft model alone; no tree is above its budget."""
+    rounds = {}
+    for kind, lm in (("copies", copies), ("random", table(4, 5, order=4))):
+        for name, draft in (
+            ("model", ModelDraft(path="toy", length=3)),
+            ("rasd", Rasd(path="toy", length=3, nodes=6, k=2)),
+        ):
+            toy = Counted(draft=WEAK)
+            toy.lm = lm
+            found = steps(draft, toy, DOCUMENT, 200)
+            assert max(len(step.tree) for step in found) <= 3 + 6
+            rounds[kind, name] = len(found)
+    assert 1.3 * rounds["copies", "rasd"] < rounds["copies", "model"]
+    assert rounds["random", "rasd"] <= rounds["random", "model"]
+
+
 def test_pruning_keeps_whole_branches_the_likeliest_and_most_frequent_first() -> None:
     found = TokenTree.trie([(0, 1), (1, 1), (0, 2), (2, 2), (3,)], 99)
     law = torch.tensor([0.3, 0.4, 0.3, 0.0])
@@ -194,11 +259,6 @@ def test_a_retriever_that_draws_is_for_greedy_decoding() -> None:
 # ---- cascade -----------------------------------------------------------------------------------------------------------
 
 
-def copying(words: tuple[int, ...]) -> Tensor:
-    """Sure to repeat what stood 7 tokens before, once there is such a thing."""
-    return torch.eye(4, dtype=torch.float64)[words[-7] if len(words) >= 7 else 0] * 6
-
-
 INNER = [
     NGram(),
     NGram(min=1, length=3, width=3),
@@ -223,28 +283,17 @@ def test_a_cascade_drafts_what_its_draft_model_would(inner: Drafter, path: str) 
 
 def test_a_cascade_with_fewer_forwards_of_its_draft_model_drafts_the_same_text() -> None:
     """On a text that repeats itself, over a whole request: the same trees as ``model``, at less than half the forwards."""
-    text = [0, 3, 1, 2, 1, 0, 2] * 3
     cost = {}
     drafted = {}
     for name, draft in (("model", ModelDraft(path="toy", length=8)), ("cascade", Cascade(path="toy", length=8))):
         toy = Counted(draft=copying)
-        toy.lm = lambda words: copying(words) + table(4, 3, sharpness=3.5)(words)
-        drafted[name] = [step.tree.tokens for step in steps(draft, toy, text, 60)]
+        toy.lm = copies
+        drafted[name] = [step.tree.tokens for step in steps(draft, toy, DOCUMENT, 60)]
         assert toy.other is not None
         cost[name] = toy.other.forwards[0]
     assert drafted["model"] == drafted["cascade"]
     assert len(drafted["model"]) > 7, "nothing was refused"
     assert 2 * cost["cascade"] < cost["model"]
-
-
-def steps(draft: Drafter, toy: ToyModel, text: Sequence[int], n: int) -> Any:
-    from decodery.loop import speculate, together
-    from decodery.stop import Stop
-
-    built = build(recipe(draft), toy)
-    parts = (built.draft, built.verify, built.laws, built.constrain)
-    program = speculate(toy.session(text), *parts, Seeded(1), Stop(max_new_tokens=n), built.want)
-    return [step for _, step in together([program])]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.lists(st.integers(0, 2), min_size=1, max_size=6)), max_size=8))

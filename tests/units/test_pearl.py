@@ -16,6 +16,7 @@ import torch
 
 from decodery.build import build
 from decodery.chooser import Seeded, enumerate_law
+from decodery.draft.model import ModelDraft
 from decodery.draft.pearl import Pearl
 from decodery.errors import DecoderyError, PartsClash
 from decodery.guide.temperature import Temperature
@@ -27,7 +28,7 @@ from decodery.plan import OFF, Auto, Costs, Fixed, Plan
 from decodery.recipe import part
 from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Chooser, Program, Rows, Step, Tensor, Verdict, Verifier
+from decodery.words import Chooser, Drafter, Program, Rows, Step, Tensor, Verdict, Verifier
 
 from ..laws.exact import PROMPT, Count, produced, recipe, variation, wanted
 
@@ -76,13 +77,21 @@ class Watched(ToyArena):
 
 
 def program(toy: Pair, n: int, guides: Any = (), seed: int = 0, plan: Plan = OFF, **options: Any) -> Program:
-    built = build(recipe(Pearl(path="toy", **options), None, guides), toy)
+    return program_of(Pearl(path="toy", **options), toy, n, guides, seed, plan)
+
+
+def program_of(draft: Drafter, toy: Pair, n: int, guides: Any = (), seed: int = 0, plan: Plan = OFF) -> Program:
+    built = build(recipe(draft, None, guides), toy)
     parts = (copy.copy(built.draft), built.verify, built.laws, built.constrain)
     return speculate(toy.session(PROMPT), *parts, Seeded(seed), Stop(max_new_tokens=n), built.want, plan)
 
 
 def steps(toy: Pair, n: int, *args: Any, **options: Any) -> list[Step]:
     return [step for _, step in together([program(toy, n, *args, **options)])]
+
+
+def steps_of(draft: Drafter, toy: Pair, n: int) -> list[Step]:
+    return [step for _, step in together([program_of(draft, toy, n)])]
 
 
 def tokens(found: list[Step]) -> list[int]:
@@ -158,6 +167,24 @@ def test_the_length_adapts() -> None:
     assert any(len(step.verdict.path) < len(step.tree) for step in found)
     assert any(not step.tree.tokens for step in found[1:])
     assert tokens(found) == plain(400)
+
+
+@pytest.mark.parametrize("gamma", [2, 3, 4])
+@pytest.mark.parametrize("noise", [0.2, 0.5, 0.9])
+def test_more_is_accepted_in_a_row_than_by_taking_turns(gamma: int, noise: float) -> None:
+    """Tokens committed up to and with a correction: where drafter and target take turns, gamma and one more end them."""
+
+    def draft(words: tuple[int, ...]) -> Tensor:
+        return TARGET(words) + noise * OTHER(words)
+
+    means = []
+    for drafter in (Pearl(path="toy", gamma=gamma), ModelDraft(path="toy", length=gamma)):
+        found = steps_of(drafter, Pair(draft=draft), 400)
+        assert tokens(found) == plain(400)
+        # Taking turns ends a run with each step; here it goes on while the next block stands.
+        joined = sum(len(after.tree) > 0 for after in found[1:]) if isinstance(drafter, Pearl) else 0
+        means.append(400 / (len(found) - joined))
+    assert means[0] > means[1]
 
 
 # ---- threads -----------------------------------------------------------------------------------------------------------
@@ -276,6 +303,15 @@ def test_the_law_of_whole_rounds(verify: str, overlap: bool) -> None:
     assert count.refused
 
 
+@pytest.mark.parametrize("gamma", [2, 3])
+def test_the_law_of_three_tokens_of_three_kinds(gamma: int) -> None:
+    toy, count = ToyModel(seed=5), Count()
+    built = build(recipe(Pearl(path="toy", gamma=gamma), None, WARM), toy)
+    assert variation(wanted(toy, built, 3), produced(toy, built, count, 3)) < 1e-9
+    assert count.accepted
+    assert count.refused
+
+
 class Stubborn(Verifier):
     """Refuses all drafts and draws a token that may be one of them."""
 
@@ -308,6 +344,29 @@ class KnownCosts(Costs):
 def test_a_plan_that_cuts_leaves_the_same_text(plan: Plan) -> None:
     found = steps(Pair(draft=near), 200, gamma=4, plan=copy.deepcopy(plan))
     assert tokens(found) == plain(200)
+
+
+class Waits(Auto):
+    """A plan under which each proposal takes 0.3 of a forward."""
+
+    def observe(self, step: Step) -> None:
+        step.seconds["draft"] = 0.3 * self._asked
+        super().observe(step)
+
+
+def test_a_pass_that_opens_a_block_is_no_loss_to_a_plan() -> None:
+    """Blocks pay though many passes have none to judge: none is given up. Where they never pay, they hardly cost."""
+    costs = {1: 1.0, 4: 1.1, 64: 9.0}
+    free = steps(Pair(draft=near), 400, gamma=4)
+    found = steps(Pair(draft=near), 400, gamma=4, plan=Waits(KnownCosts(dict(costs))))
+    assert sum(not step.tree.tokens for step in free) > 50
+    assert [step.tokens for step in found] == [step.tokens for step in free]
+    assert sum(1.4 if step.tree.tokens else 1.3 for step in found) < 0.6 * 400
+    plan = Waits(KnownCosts(dict(costs)))
+    asked = [step.seconds["draft"] > 0 for step in steps(Pair(draft=wrong), 1000, gamma=4, plan=plan)]
+    assert all(asked[:5])
+    assert 20 <= sum(asked) <= 70
+    assert 10 <= sum(asked[500:]) <= 20
 
 
 @pytest.mark.parametrize("nodes", [1, 2])

@@ -17,6 +17,8 @@ from decodery.verify.rapid import RapidVerify, remain, tilt
 from decodery.verify.residual import Residual
 from decodery.words import Budget, Chooser, Rows, Scheme, Verifier
 
+from ..laws.exact import Count, produced, variation, wanted
+
 P = torch.tensor([0.5, 0.05, 0.15, 0.3], dtype=torch.float64)
 Q = torch.tensor([0.1, 0.6, 0.1, 0.2], dtype=torch.float64)
 
@@ -57,6 +59,18 @@ def words(verify: Verifier, rng: Chooser) -> tuple[int, ...]:
 def test_without_a_step_it_is_the_residual_rule() -> None:
     for seed in range(200):
         assert words(RapidVerify(eta=0.0), Seeded(seed)) == words(Residual(), Seeded(seed))
+
+
+def test_without_a_step_the_law_is_the_targets() -> None:
+    """Of three tokens, drafted from a short context: drafts are accepted and refused. With a step it is another law."""
+    toy, prompt = ToyModel(order=4), (0, 2, 1, 0, 0)
+    for eta, exact in ((0.0, True), (5.0, False)):
+        draft, count = RapidDraft(length=2, chunk=1, keep=1, query=1), Count()
+        built = build(Recipe.of(draft, RapidVerify(eta=eta), [Temperature(0.9)], "none"), toy)
+        distance = variation(wanted(toy, built, 3, prompt), produced(toy, built, count, 3, prompt=prompt))
+        assert (distance < 1e-9) == exact
+        assert count.accepted
+        assert count.refused
 
 
 def test_a_repeated_sibling_may_stand() -> None:

@@ -17,6 +17,9 @@ from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step, Tensor
 Drawn = tuple[int, Tensor | None]
 """A token and the law it was drawn from, None under a greedy law."""
 
+RIPENS = 5
+"""Passes after which it shows what blocks bring, those that only open one included."""
+
 
 class Block(Thread):
     """Up to ``length`` tokens of a draft model after ``words``; by ``start()`` in a thread, by ``run()`` at once.
@@ -114,7 +117,9 @@ class Pearl(Drafter):
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         # Settled: whether these drafts are still there was told by committed tokens, never by the drafts themselves.
-        tree, node = TokenTree(scheme=Scheme.CERTAIN if self._laws.greedy else Scheme.IID, settled=True), ROOT
+        # And a pass without a draft opens a block: no plan should take it for a loss.
+        scheme = Scheme.CERTAIN if self._laws.greedy else Scheme.IID
+        tree, node = TokenTree(scheme=scheme, settled=True, ripens=RIPENS), ROOT
         for token, q in self._ahead[: min(budget)]:
             node = tree.add(token, node, q)
         waiting = len(self._ahead) - len(tree)
