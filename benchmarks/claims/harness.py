@@ -1,0 +1,51 @@
+"""What the scripts here share: prompts, and the file that the figures go to.
+
+The shared data is at ``DECODERY_DATA``; torch computes on one core.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from decodery.doctor import machine
+from decodery.model.model import Model
+
+RESULTS = Path("benchmarks/results/2026-11-25-xeon-2core/claims")
+DATA = Path(os.environ.get("DECODERY_DATA", "../shared/data"))
+STARTED = perf_counter()
+torch.set_num_threads(1)
+
+
+def spec_bench(model: Model, category: str = "") -> list[list[int]]:
+    """First turns of Spec-Bench as the model reads them, shortest first; of one category, or in turns of each."""
+    groups: dict[str, list[list[int]]] = {}
+    for line in (DATA / "spec_bench" / "question.jsonl").read_text().splitlines():
+        question = json.loads(line)
+        if category in ("", question["category"]):
+            tokens = model.tokens([{"role": "user", "content": question["turns"][0]}])
+            groups.setdefault(question["category"], []).append(tokens)
+    ranked = [sorted(group, key=len) for group in groups.values()]
+    return [group[i] for i in range(max(map(len, ranked))) for group in ranked if i < len(group)]
+
+
+def record(slug: str, claims: Mapping[str, Any]) -> None:
+    """Print the figures and write them with what they were measured on."""
+    head = {
+        "machine": machine(),
+        "date": datetime.now().astimezone().isoformat(timespec="minutes"),
+        "command": f"OMP_NUM_THREADS=1 python {' '.join(sys.argv)}",
+        "seconds": round(perf_counter() - STARTED),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**head, "claims": claims}, indent=1)
+    (RESULTS / f"{slug}.json").write_text(text + "\n")
+    print(json.dumps(claims, indent=1))
