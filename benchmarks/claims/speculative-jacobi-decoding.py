@@ -17,7 +17,7 @@ from decodery.compare import TIE
 from decodery.draft.speculative_jacobi import SpeculativeJacobi
 
 SIDE, COLOURS, COUPLING, IMAGES, SWEEPS = 8, 4, 0.9, 1500, 40
-PROMPTS, NEW, SAMPLES = 20, 12, 16
+PROMPTS, NEW, SAMPLES = 20, 12, 96
 
 
 def greedy() -> dict[str, Any]:
@@ -79,8 +79,11 @@ def drawing() -> dict[str, Any]:
             draft = SpeculativeJacobi(window, fill)
             options: dict[str, Any] = {"max_new_tokens": SIDE**2, "ignore_eos": True, "guide": "temperature:1.0"}
             found = [decodery.decode(model, [COLOURS], draft=draft, seed=i, **options) for i in range(SAMPLES)]
-            passes = sum(output.stats.forwards for output in found) / SAMPLES
-            claims[f"window {window}, fill {fill}"] = {"passes an image": round(passes, 2), "tokens": SIDE**2}
+            passes = torch.tensor([output.stats.forwards for output in found]).double()
+            claims[f"window {window}, fill {fill}"] = {
+                "passes an image": round(float(passes.mean()), 2),
+                "standard error": round(float(passes.std() / SAMPLES**0.5), 2),
+            }
     return claims
 
 
