@@ -15,7 +15,7 @@ import decodery
 from decodery.chooser import Seeded
 from decodery.draft.dynamic_exit import DynamicExit
 from decodery.draft.easyspec import EasySpec, grouped
-from decodery.draft.layer_skip import LayerSkip
+from decodery.draft.layer_skip import LayerSkip, spread
 from decodery.draft.swift import Swift, without
 from decodery.law import Laws
 from decodery.model.arena import Feed
@@ -27,7 +27,7 @@ from decodery.tree import ROOT, TokenTree
 from decodery.words import Cap, Half, Shared, Tensor, Want
 
 from .test_decode import OPTIONS, PROMPTS, tokenizer
-from .tiny import CONFIGS, KINDS, TREES, network
+from .tiny import CONFIGS, KINDS, TREES, VOCAB, network
 
 DEPTH = 6
 DEEP = {"llama": {}, "gemma3 (sliding and full)": {"layer_types": KINDS * 2}, "gpt2": {}, "gpt-neox": {}}
@@ -150,7 +150,16 @@ def test_a_pass_can_stop_anywhere_and_resume(name: str, exit: int) -> None:
         rest = Feed(handles, words, parents, handles, layers=frozenset(range(exit, DEPTH)), states=states)
         outs.append(high.extend(rest).logits)
         parent = handles[-1]
-    close(torch.cat(outs), rows(net))
+    torch.testing.assert_close(torch.cat(outs), rows(net), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_set_of_all_layers_is_the_model(name: str) -> None:
+    """Layer-skip at a speedup of 1, SWIFT with nothing left out, EasySpec in groups of 1."""
+    whole = through(deep(name), None)
+    for layers in (spread(DEPTH, 1), without(DEPTH, ()), grouped(DEPTH, 1)):
+        torch.testing.assert_close(through(deep(name), layers), whole, atol=1e-5, rtol=0)
+    assert (through(deep(name), grouped(DEPTH, 2)) - whole).abs().max() > 1e-2
 
 
 def test_logits_of_the_last_layer_are_the_rows() -> None:
@@ -187,6 +196,49 @@ def test_greedy_is_the_definition(name: str, spec: str) -> None:
         assert [output.tokens for output in outputs] == expected
     assert sum(output.stats.drafted for output in outputs) > 0 or "del" in spec
     assert [o.tokens for o in decodery.decode(net, PROMPTS, draft=SPECS[spec](), **OPTIONS)] == expected
+
+
+@cache
+@torch.no_grad()
+def leaning() -> PreTrainedModel:
+    """Its last four layers add little, so that drafts without some of them are right at times and wrong at times."""
+    twin: Any = copy.deepcopy(deep())
+    for layer in twin.model.layers[2:]:
+        for matrix in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            matrix.weight.mul_(0.1)
+    leaned: PreTrainedModel = twin
+    return leaned
+
+
+@cache
+def twenty() -> list[tuple[list[int], list[int]]]:
+    """Prompts, and the leaning network's greedy answers by their definition."""
+    words = torch.randint(3, VOCAB, (20, 12), generator=torch.Generator().manual_seed(0)).tolist()
+    prompts = [line[: 3 + i % 8] for i, line in enumerate(words)]
+    return [(prompt, greedy(leaning(), prompt, 8)) for prompt in prompts]
+
+
+SWIFTS: dict[str, Any] = {"window": 4, "bayes": 3, "confidence": 0.1, "length": 4, "units": (0, 1, 6)}
+TWENTY: dict[str, Callable[[], Any]] = {
+    "del": lambda: DynamicExit(every=1, pause=1),
+    **{f"del after {exit}": lambda exit=exit: DynamicExit(exits=(exit,), pause=1) for exit in range(1, DEPTH)},
+    "swift searching": lambda: Swift(**SWIFTS, interval=1, enough=1.0),
+    "swift frozen": lambda: Swift(**SWIFTS, interval=0),
+}
+
+
+@pytest.mark.parametrize("spec", TWENTY)
+def test_twenty_answers_stay_as_they_are(spec: str) -> None:
+    """Drafts are accepted and refused on the way, and the set that SWIFT leaves out changes only where it searches."""
+    net, draft, drafted, accepted = model(leaning()), TWENTY[spec](), 0, 0
+    sets = set()
+    for prompt, expected in twenty():
+        output = decodery.decode(net, prompt, draft=draft, max_new_tokens=8, ignore_eos=True)
+        assert output.tokens == expected
+        drafted, accepted = drafted + output.stats.drafted, accepted + output.stats.accepted
+        sets.add(draft._search.best if isinstance(draft, Swift) and draft._search else frozenset())
+    assert 0 < accepted < drafted
+    assert (len(sets) > 1) == (spec == "swift searching")
 
 
 @pytest.mark.parametrize("spec", ["layer-skip", "swift", "easyspec"])
