@@ -37,6 +37,15 @@ def spec_bench(model: Model, category: str = "") -> list[list[int]]:
     return [group[i] for i in range(max(map(len, ranked))) for group in ranked if i < len(group)]
 
 
+def differs(model: Model, prompt: list[int], ours: list[int], plain: list[int]) -> float | None:
+    """None where both are the same, else how far apart the two likeliest tokens are, in logits, where they part."""
+    if ours == plain:
+        return None
+    at = next(i for i, (a, b) in enumerate(zip(ours, plain, strict=True)) if a != b)
+    best = model.session([*prompt, *plain[:at]]).forward().logits[0].topk(2).values
+    return float(best[0] - best[1])
+
+
 def record(slug: str, claims: Mapping[str, Any]) -> None:
     """Print the figures and write them with what they were measured on."""
     head = {

@@ -15,7 +15,7 @@ from time import perf_counter, process_time, thread_time
 from typing import Any
 
 import torch
-from figures import record, spec_bench
+from harness import record, spec_bench
 
 import decodery
 from decodery.draft.model import ModelDraft
@@ -94,7 +94,7 @@ def compare(target: Model, draft: Model, new: int) -> dict[str, Any]:
 
 
 plain = decodery.load("smollm2", dtype="float32")
-prompts = sorted(spec_bench(plain, 480), key=len)[:PROMPTS]
+prompts = sorted(spec_bench(plain)[:480], key=len)[:PROMPTS]
 claims: dict[str, Any] = {"gamma": GAMMA, "shallow": compare(plain, network(plain, list(plain.default_layers())), 16)}
 claims["deep"] = compare(network(plain, list(range(30)), silent=60), network(plain, list(range(30)), noise=NOISE), 32)
 record("pearl", claims)

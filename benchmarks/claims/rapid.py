@@ -11,7 +11,7 @@ from time import process_time
 from typing import Any
 
 import torch
-from figures import DATA, record
+from harness import DATA, record
 
 import decodery
 from decodery.draft.rapid import RapidDraft, rank

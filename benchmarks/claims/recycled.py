@@ -10,7 +10,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from written import DATA, RESULTS, differs, prompts, write
+from harness import DATA, RESULTS, differs, record, spec_bench
 
 import decodery
 from decodery.chooser import Seeded
@@ -42,7 +42,7 @@ class AcceptedOnly(Recycling):
 
 def main() -> None:
     model = decodery.load("smollm2", dtype="float32", backend="openvino")
-    asked = prompts(model, PROMPTS)
+    asked = spec_bench(model)[:PROMPTS]
 
     def run(make: Callable[[], Drafter] | None, which: Iterable[list[int]] = asked) -> list[Any]:
         draft: Any = make() if make else "none"
@@ -91,7 +91,7 @@ def main() -> None:
             times.append(time.thread_time() - started)
         spent[f"{walks} walks, ms and share"] = round(1e3 * fmean(times), 3), round(1e3 * fmean(times) / call, 3)
     figures["aded, drafting"] = spent
-    write("recycled", figures)
+    record("recycled", figures)
 
 
 main()

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import torch
-from written import prompts, write
+from harness import record, spec_bench
 
 import decodery
 from decodery.chooser import Seeded
@@ -77,7 +77,7 @@ def until(judge: Callable[[Draft], float], threshold: float) -> Callable[[list[D
 
 def main() -> None:
     model = decodery.load("smollm2", dtype="float32")
-    found = [drafted(model, prompt, seed) for seed, prompt in enumerate(prompts(model, 2 * HALF))]
+    found = [drafted(model, prompt, seed) for seed, prompt in enumerate(spec_bench(model)[: 2 * HALF])]
     train, test = list(chain(*chain(*found[:HALF]))), list(chain(*found[HALF:]))
     flat = list(chain(*test))
     bands = [[d.overlap for d in train if d.band == band] for band in range(len(EDGES) + 1)]
@@ -109,7 +109,7 @@ def main() -> None:
             rows[f"{name}: best threshold"] = h
             rows[f"{name}: time / that of the best fixed"] = round((all_of[h][0] + cost * all_of[h][1]) / time[best], 4)
             rows[f"{name}: wasted, at no more target calls"] = round(least, 3)
-    write("specdec_plus_plus", figures)
+    record("specdec_plus_plus", figures)
 
 
 main()
