@@ -35,10 +35,10 @@ from decodery.cli.common import (
     TOKENS,
     VERIFY,
     app,
+    conversation,
     err,
     errors,
     load_model,
-    messages,
     out,
     recipe_of,
 )
@@ -85,7 +85,7 @@ def run(
         last.enter_context(remembered(parts.draft, loaded, memory))
         pieces = stream(
             loaded,
-            messages(loaded, text, system, raw),
+            conversation(loaded, text, system, raw),
             recipe=parts,
             max_new_tokens=max_new_tokens,
             stop=stop,
@@ -169,7 +169,7 @@ def compare(
 
         loaded = load_model(model, dtype, backend)
         text = sys.stdin.read() if prompt == "-" else prompt
-        results = compare_drafts(loaded, messages(loaded, text, system, raw), draft, max_new_tokens, rounds, plan)
+        results = compare_drafts(loaded, conversation(loaded, text, system, raw), draft, max_new_tokens, rounds, plan)
         if as_json:
             last = [row.as_dict() for row in list(results)[-1]]
             print(json.dumps(last))

@@ -131,7 +131,7 @@ def silence() -> None:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
-def messages(model: Any, text: str, system: str, raw: bool) -> Any:
+def conversation(model: Any, text: str, system: str, raw: bool) -> Any:
     """The prompt as a conversation, or as it is where that is wanted or the model has no chat template."""
     if raw or model.text.tokenizer.chat_template is None:
         return text

@@ -25,10 +25,10 @@ from decodery.cli.common import (
     TOKENS,
     VERIFY,
     app,
+    conversation,
     err,
     errors,
     load_model,
-    messages,
     out,
     recipe_of,
     silence,
@@ -60,7 +60,7 @@ def profile(
         parts = recipe_of(None, draft, verify, guide, constrain, "", temperature)
         loaded = load_model(model, dtype, backend)
         text = sys.stdin.read() if prompt == "-" else prompt
-        found = measure(loaded, messages(loaded, text, system, raw), parts, max_new_tokens, plan)
+        found = measure(loaded, conversation(loaded, text, system, raw), parts, max_new_tokens, plan)
         if as_json:
             print(json.dumps({"phases": found.phases, "cost": found.cost, "stats": found.stats.as_dict()}))
             return

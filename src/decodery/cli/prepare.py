@@ -18,10 +18,10 @@ from decodery.cli.common import (
     SYSTEM,
     TOKENS,
     app,
+    conversation,
     err,
     errors,
     load_model,
-    messages,
     text_of,
 )
 
@@ -74,7 +74,7 @@ def fit_tree(
 
         tasks = tasks_of(prompts, None, limit) if prompts in FILES else tasks_of("prompts", Path(prompts), limit)
         loaded = load_model(model, dtype, backend)
-        messages = [messages(loaded, task.turns[0], system, raw) for task in tasks]
+        messages = [conversation(loaded, task.turns[0], system, raw) for task in tasks]
         notes = fit(loaded, messages, output, nodes, widest, max_new_tokens, source=prompts)
         if as_json:
             print(json.dumps({"template": str(output)} | notes))
