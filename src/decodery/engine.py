@@ -64,19 +64,15 @@ class Piece(NamedTuple):
 
 
 class Stream(Iterator[Piece]):
-    """Iterate for pieces of text as they come; ``outputs`` is complete afterwards, ``output`` is its first."""
+    """Iterate for pieces of text as they come; ``outputs`` is complete afterwards, ``output`` is its first.
+
+    Left half way, it frees its cache as soon as nobody holds it.
+    """
 
     def __init__(self, model: Model, sessions: Sequence[Session], recipe: Recipe, request: Request) -> None:
-        self.outputs = [Output() for _ in sessions]
-        self._busy = 0.0
-        """Seconds spent here; what the caller does between two pieces is not the engine's time."""
-        self._model, self._sessions, self._request = model, sessions, request
-        self._built = build(recipe, model)
-        if self._built.search is not None and request.logprobs is not None:
-            raise DecoderyError("logprobs are not reported for searches; read the scores of output.candidates")
-        self._plans = [_plan(model, request.plan, recipe.draft, len(s.tokens), len(sessions)) for s in sessions]
-        self._stops = [self._stop() for _ in sessions]
-        self._pieces = self._run()
+        answering = _Answering(model, sessions, recipe, request)
+        self.outputs = answering.outputs
+        self._pieces = answering.run()
 
     @property
     def output(self) -> Output:
@@ -92,7 +88,23 @@ class Stream(Iterator[Piece]):
             pass
         return self.outputs
 
-    def _run(self) -> Iterator[Piece]:
+
+class _Answering:
+    """Behind a stream. It does not hold the generator it runs as: the two would keep each other, and the cache, alive."""
+
+    def __init__(self, model: Model, sessions: Sequence[Session], recipe: Recipe, request: Request) -> None:
+        self.outputs = [Output() for _ in sessions]
+        self._busy = 0.0
+        """Seconds spent here; what the caller does between two pieces is not the engine's time."""
+        self._model, self._sessions, self._request = model, sessions, request
+        self._built = build(recipe, model)
+        if self._built.search is not None and request.logprobs is not None:
+            raise DecoderyError("logprobs are not reported for searches; read the scores of output.candidates")
+        self._plans = [_plan(model, request.plan, recipe.draft, len(s.tokens), len(sessions)) for s in sessions]
+        self._stops = [self._stop() for _ in sessions]
+
+    def run(self) -> Iterator[Piece]:
+        """Pieces of all answers, as they come."""
         for output, session in zip(self.outputs, self._sessions, strict=True):
             output.stats.prompt_tokens, output.stats.cached_tokens = len(session.tokens), session.cached
             output.stats.lossless = self._built.lossless and self._model.layers is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -326,20 +327,37 @@ def test_prompts_must_not_be_mixed_up() -> None:
         decodery.decode(model(), [["w5"], [3]], max_new_tokens=2)
 
 
-@pytest.mark.parametrize("draft", [d for d in ROLES["draft"] if d != "datastore"])
-def test_a_request_leaves_no_cache_behind(draft: str) -> None:
-    """Freed at once, not when Python next looks for cycles: a cache is a few objects, but hundreds of megabytes."""
-    options = OPTIONS | {"draft": {draft: {"path": second("llama")}} if draft == "pearl" else EAGER.get(draft, draft)}
-    decodery.decode(model(), PROMPTS[0], **options)
+def caches_left(request: Callable[[], object]) -> int:
+    """How many caches outlive a request until Python looks for cycles."""
 
     def arenas() -> int:
         return sum(type(thing) is SlotArena for thing in gc.get_objects())
 
+    request()
     gc.collect()
     before = arenas()
     gc.disable()
     try:
-        decodery.decode(model(), PROMPTS[0], **options)
-        assert arenas() == before
+        request()
+        return arenas() - before
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("draft", [d for d in ROLES["draft"] if d != "datastore"])
+def test_a_request_leaves_no_cache_behind(draft: str) -> None:
+    """Freed at once: a cache is a few objects to Python, but hundreds of megabytes."""
+    options = OPTIONS | {"draft": {draft: {"path": second("llama")}} if draft == "pearl" else EAGER.get(draft, draft)}
+    assert caches_left(lambda: decodery.decode(model(), PROMPTS[0], **options)) == 0
+
+
+@pytest.mark.parametrize("pieces", [0, 2])
+def test_a_stream_left_half_way_leaves_no_cache_behind(pieces: int) -> None:
+    """Nor one that was never begun."""
+
+    def some() -> None:
+        running = decodery.stream(model(), PROMPTS[0], **OPTIONS)
+        for _ in range(pieces):
+            next(running)
+
+    assert caches_left(some) == 0
