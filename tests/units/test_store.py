@@ -73,6 +73,18 @@ def test_the_heaviest_beginnings_are_kept(paths: list[list[int]], nodes: int) ->
     assert shared * max(1, len(paths)) == pytest.approx(sum(weight[words] for words in kept))
 
 
+@pytest.mark.parametrize("draft", ["datastore:path={}", "suffix:corpus={}"])
+def test_a_store_is_opened_once_for_all_requests(draft: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Opening reads all of it, for its checksums."""
+    toy, opened = ToyModel(), []
+    Store.of([[0, 1, 2, 0]], toy.fingerprint()).write(tmp_path / "store")
+    monkeypatch.setattr(Store, "open", lambda path, whole=Store.open: opened.append(path) or whole(path))
+    recipe = Recipe.of(draft.format(tmp_path / "store"))
+    for _ in range(3):
+        assert build(recipe, toy).draft.propose
+    assert len(opened) == 1
+
+
 def test_the_drafter_reads_the_store(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abcab" * 9)
     index([tmp_path / "a.txt"], encode, ToyModel().fingerprint(), tmp_path / "store", model="toy")

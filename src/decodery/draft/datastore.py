@@ -41,7 +41,7 @@ class Datastore(Drafter):
         self._store = self.path if isinstance(self.path, Store) else None
 
     def bind(self, model: Model) -> Self:
-        self._store = Store.fit(self.path, model)
+        self._store = Store.fit(self._store or self.path, model)  # opened once: that reads all of it
         return self
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:

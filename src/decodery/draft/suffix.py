@@ -51,7 +51,8 @@ class Suffix(Drafter):
         self._corpus: Store | None = None
 
     def bind(self, model: Model) -> Self:
-        self._corpus = Store.fit(self.corpus, model) if self.corpus else None
+        if self.corpus:
+            self._corpus = Store.fit(self._corpus or self.corpus, model)  # opened once: that reads all of it
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
