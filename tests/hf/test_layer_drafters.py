@@ -78,8 +78,7 @@ def rows(net: PreTrainedModel, words: Sequence[int] = WORDS) -> Tensor:
 
 def through(net: PreTrainedModel, layers: Any) -> Tensor:
     """The rows of ``WORDS`` through a layer set, with a cache, in two passes."""
-    session = Session(SlotArena(TorchBackend(net)), WORDS[:3], layers=layers)
-    session.prompt = 0  # which would go through all layers
+    session = Session(SlotArena(TorchBackend(net)), WORDS[:3], prompt=0, layers=layers)
     first = session.forward()
     session.commit(WORDS[3:4])
     rest = session.forward(TokenTree.chain(WORDS[4:]))
@@ -125,10 +124,8 @@ def test_attentions_that_share_an_input_are_the_definition() -> None:
                 x = x + layer.self_attn(hidden_states=states, position_embeddings=place, attention_mask=mask)[0]
                 x = x + layer.mlp(layer.post_attention_layernorm(x))
         expected = net.lm_head(net.model.norm(x))[0]
-        session = Session(
-            SlotArena(TorchBackend(net)), WORDS[:1], layers=[Shared(g) if g[1:] else g[0] for g in groups]
-        )
-        session.prompt = 0  # which would go through all layers
+        kept = [Shared(g) if g[1:] else g[0] for g in groups]
+        session = Session(SlotArena(TorchBackend(net)), WORDS[:1], prompt=0, layers=kept)
         close(session.forward(TokenTree.chain(WORDS[1:])).logits, expected)
         assert not torch.allclose(expected, rows(net), atol=1e-2)
 

@@ -20,7 +20,7 @@ from decodery.model.toy import ToyModel
 from decodery.recipe import Recipe
 from decodery.registry import ROLES, find
 from decodery.stop import Stop
-from decodery.words import Chooser, Part, Rows, Scheme
+from decodery.words import Chooser, LayerSet, Part, Rows, Scheme
 
 PROMPT = (0, 1, 0)
 LENGTH = 2
@@ -78,15 +78,24 @@ class Count:
 
 
 def produced(
-    model: ToyModel, built: Built, count: Count, length: int = LENGTH, batch: int = 1, prompt: Sequence[int] = PROMPT
+    model: ToyModel,
+    built: Built,
+    count: Count,
+    length: int = LENGTH,
+    batch: int = 1,
+    prompt: Sequence[int] = PROMPT,
+    layers: LayerSet | None = None,
 ) -> Law:
-    """The law of the first ``length`` tokens that the engine emits; of row 0 where ``batch`` rows run together."""
+    """The law of the first ``length`` tokens that the engine emits; of row 0 where ``batch`` rows run together.
+
+    With ``layers``, what follows the prompt goes through these only.
+    """
 
     def once(rng: Chooser) -> tuple[int, ...]:
         arena = model.arena()
         programs, sessions = [], []
         for i in range(batch):
-            session = Session(arena, (*prompt, *([2] * i)))
+            session = Session(arena, (*prompt, *([2] * i)), layers=layers)
             session.accompany({name: c for guide in built.laws.guides for name, c in guide.companions().items()})
             # Branches of drawn drafts multiply, so these end sooner; the first step still goes a level past the end.
             slack = 4 if built.draft.emits == {Scheme.CERTAIN} else 1

@@ -132,9 +132,7 @@ def _halves(backend: TorchBackend) -> dict[Cap, str]:
     words, middle = _words(backend.model), backend.depth // 2
 
     def row(layers: Iterable[int]) -> Tensor:
-        session = Session(SlotArena(backend), words, layers=layers)
-        session.prompt = 0  # which would go through all layers
-        return session.forward().logits
+        return Session(SlotArena(backend), words, prompt=0, layers=layers).forward().logits
 
     try:
         left_out = row(set(range(backend.depth)) - {middle})

@@ -26,16 +26,21 @@ class Session:
     """Committed tokens, the nodes that hold them, and the nodes of the last pass until they are committed or refused.
 
     ``tokens`` is everything committed; those past ``cached`` are pending: the next ``forward`` feeds them together with
-    its tree. So prefill, the bonus token and forced tokens are one case. With ``layers``, what follows the prompt goes
-    through these only; the prompt goes through all.
+    its tree. So prefill, the bonus token and forced tokens are one case. With ``layers``, what follows the prompt (the
+    first ``prompt`` tokens; by default all there are) goes through these only; the prompt goes through all.
     """
 
     def __init__(
-        self, arena: Arena, tokens: Sequence[int] = (), *, layers: Iterable[int | Half | Shared] | None = None
+        self,
+        arena: Arena,
+        tokens: Sequence[int] = (),
+        *,
+        prompt: int | None = None,
+        layers: Iterable[int | Half | Shared] | None = None,
     ) -> None:
         self.arena = arena
         self.tokens: list[int] = list(tokens)
-        self.prompt = len(self.tokens)
+        self.prompt = len(self.tokens) if prompt is None else prompt
         self.layers: LayerSet | None = None if layers is None else frozenset(layers)
         self.companions: dict[str, Session] = {}
         self._trunk: list[Handle] = []
@@ -124,8 +129,7 @@ class Session:
 
     def fork(self) -> Session:
         """A second session over the same nodes; nothing is copied."""
-        twin = Session(self.arena, self.tokens, layers=self.layers)
-        twin.prompt = self.prompt
+        twin = Session(self.arena, self.tokens, prompt=self.prompt, layers=self.layers)
         twin._trunk = list(self._trunk)
         self.arena.own(twin.head)
         twin.companions = {name: companion.fork() for name, companion in self.companions.items()}
@@ -186,10 +190,8 @@ class Session:
         """Declare the contexts that follow every commit, rewind and fork of this one from now on; earlier ones go."""
         self._leave()
         for name, companion in companions.items():
-            layers = None if arena else self.layers
-            follower = Session(arena or self.arena, [*companion.prompt, *self.tokens[self.prompt :]], layers=layers)
-            follower.prompt = len(companion.prompt)
-            self.companions[name] = follower
+            tokens, layers = [*companion.prompt, *self.tokens[self.prompt :]], None if arena else self.layers
+            self.companions[name] = Session(arena or self.arena, tokens, prompt=len(companion.prompt), layers=layers)
 
     def close(self) -> None:
         """Give all nodes up."""
