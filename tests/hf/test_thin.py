@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,13 @@ def test_calls_of_layers() -> None:
     assert calls == {i: NEW if i in KEPT else 1 for i in range(DEPTH)}
 
 
+def test_load_takes_the_backend_that_can(tmp_path: Path) -> None:
+    NETWORK.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    loaded = decodery.load(str(tmp_path), backend="auto", layer_speedup=SPEEDUP)
+    assert decodery.decode(loaded, PROMPTS[0], **OPTIONS).tokens == by_hand(PROMPTS[0])
+
+
 def test_all_layers_are_the_model_itself() -> None:
     for prompt in PROMPTS:
         assert (
@@ -148,6 +156,9 @@ def test_long_prompts_and_what_was_forced() -> None:
 def test_what_cannot_be_thinned() -> None:
     with pytest.raises(BadModel, match="give at most 4"):
         thin(WHOLE, 5)
+    for wrong in (0, -1, 1.5, "2"):
+        with pytest.raises(BadModel, match="whole number from 1 to 4"):
+            thin(WHOLE, wrong)  # type: ignore[arg-type]
     with pytest.raises(BadModel, match="already"):
         thin(THIN, 2)
     with pytest.raises(BadModel, match="cannot skip layers"):

@@ -56,12 +56,14 @@ def load(
 
     ``backend``: "torch" runs any model and offers everything; "openvino" (the extra of that name) runs attention models
     on CPUs in float32 at two to three times the speed, without hidden states and layer subsets, after a conversion
-    that is made once; "auto" takes it where it is installed and works. ``layer_speedup`` above 1: another, worse model,
-    of whose layers new tokens go through every so-manieth (``model/thin.py``). Raises ``BadModel`` with what would work.
+    that is made once; "auto" takes it where it is installed and works. ``layer_speedup`` above 1: another, worse model, of
+    whose layers new tokens go through every so-manieth (``model/thin.py``); "auto" means torch then. Raises ``BadModel``
+    with what would work.
     """
     if layer_speedup != 1:
+        able = "torch" if backend == "auto" else backend
         whole = load(
-            spec, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code, backend=backend
+            spec, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code, backend=able
         )
         return thin(whole, layer_speedup)
     if backend not in BACKENDS:

@@ -38,6 +38,8 @@ def spread(depth: int, speedup: int) -> list[int]:
 
     Where the steps do not come out even, a gap is left before the last layer, as in the paper.
     """
+    if not isinstance(speedup, int) or speedup < 1:
+        raise ValueError(f"speedup is a whole number from 1 to {depth // 2}, not {speedup!r}")
     kept = depth // speedup
     if kept < 2:
         raise ValueError(
