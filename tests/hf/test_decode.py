@@ -30,7 +30,11 @@ PROMPTS = [[5, 9, 12, 5, 9], [7, 8, 7, 8, 7, 8, 20], [30]]
 OPTIONS: dict[str, Any] = {"max_new_tokens": 14, "ignore_eos": True}
 OWN_LAYERS = [entry.name for entry in entries() if issubclass(entry.part, (Grown, Thinned))]
 """Drafters that ask the target itself, through fewer layers."""
-EAGER = {"copyspec": "copyspec:gamma=1", "layer-skip": "layer-skip:speedup=1"}
+EAGER = {
+    "copyspec": "copyspec:gamma=1",
+    "layer-skip": "layer-skip:speedup=1",
+    "rapid": "rapid:chunk=1,keep=1,query=1",
+}
 """Parameters under which a drafter drafts in answers as short as these, by networks as shallow."""
 
 
@@ -127,7 +131,8 @@ def test_rapid_places_the_answer_behind_what_each_context_holds(name: str, keep:
     prompt = [(7 * i) % VOCAB for i in range(3, 33)]
     short = shorten(prompt, chunk=4, keep=keep, query=4)
     assert (short == prompt) == (keep == 9)
-    draft, drafted, answer = RapidDraft(length=3, chunk=4, keep=keep, query=4), 0, list[int]()
+    draft = RapidDraft(length=3, chunk=4, keep=keep, query=4, path=second(name))
+    drafted, answer = 0, list[int]()
     options: dict[str, Any] = {"guide": "temperature:1", "seed": 1, **OPTIONS}
     for piece in decodery.stream(model(name), prompt, draft=draft, **options):
         assert piece.step is not None

@@ -114,6 +114,7 @@ def test_every_drafter_leaves_twenty_answers_as_they_are(
     needed: dict[str, dict[str, Any]] = {
         "datastore": {"path": Store.of([tokens for tokens, _ in answers], smollm2.fingerprint())},
         "pearl": {"path": smollm2},
+        "rapid": {"chunk": 16, "keep": 1, "query": 8},
     }
     draft = {name: needed.get(name, {})}
     model, sessions = warm(draft)

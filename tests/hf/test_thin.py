@@ -19,7 +19,7 @@ from decodery.model.torch_backend import cache_name
 from decodery.registry import ROLES, find
 from decodery.words import Cap
 
-from .test_decode import PROMPTS, model, tokenizer
+from .test_decode import EAGER, PROMPTS, model, tokenizer
 from .tiny import SIZES
 
 DEPTH, SPEEDUP, NEW = 9, 2, 12
@@ -108,9 +108,9 @@ def test_a_batch_of_different_lengths() -> None:
     assert [answer.tokens for answer in together] == [by_hand(prompt) for prompt in prompts]
 
 
-@pytest.mark.parametrize("draft", [name for name in ROLES["draft"] if name not in ("datastore", "rapid")])
+@pytest.mark.parametrize("draft", [name for name in ROLES["draft"] if name != "datastore"])
 def test_drafts_are_exact_for_the_thinned_model(draft: str) -> None:
-    options = dict(OPTIONS, draft=draft)
+    options = dict(OPTIONS, draft=EAGER.get(draft, draft))
     if not find("draft", draft).part.needs <= THIN.can:
         with pytest.raises(PartsClash, match=r"layer subsets|hidden states"):
             decodery.decode(THIN, PROMPTS[1], **options)

@@ -96,19 +96,18 @@ def test_retrieval() -> None:
     assert shorten(prompt, chunk=4, keep=5, query=2) == prompt
 
 
-def test_a_short_prompt_is_read_whole() -> None:
-    """So the draft's law is the target's."""
-    toy = ToyModel()
-    built = build(Recipe.of(RapidDraft(length=2), None, [Temperature(1.0)], "none"), toy)
-    session = toy.session((0, 1, 0))
-    built.draft.begin(session, Laws(greedy=False))
-    tree = built.draft.propose(session, Budget(2, 2), Seeded(0))
-    p = Laws(greedy=False)(session.forward(tree))
-    for row, q in enumerate(tree.q):
-        law = p.row(row)
-        assert q is not None
-        assert law is not None
-        assert torch.allclose(q, law)
+def test_a_short_prompt_is_read_whole_by_another_model_only() -> None:
+    """Its draft's law is that of the whole text; the target itself would do its own work twice."""
+    toy, other = ToyModel(), ToyModel().companion("toy")
+    for draft, drafts in ((RapidDraft(length=2, path="toy"), 2), (RapidDraft(length=2), 0)):
+        built = build(Recipe.of(draft, None, [Temperature(1.0)], "none"), toy)
+        session = toy.session((0, 1, 0))
+        built.draft.begin(session, Laws(greedy=False))
+        tree = built.draft.propose(session, Budget(2, 2), Seeded(0))
+        assert len(tree) == drafts
+        for node, q in enumerate(tree.q):
+            assert q is not None
+            assert torch.allclose(q, other.lm((0, 1, 0, *tree.words(node)[:-1])).softmax(-1))
 
 
 @pytest.mark.parametrize("bad", [{"length": 0}, {"chunk": 0}, {"keep": 0}, {"query": 0}])

@@ -22,8 +22,9 @@ class RapidDraft(Drawn):
     ``length``: tokens in the chain. ``chunk``: tokens in a chunk of the prompt. ``keep``: how many chunks are kept, in
     their order; ranked by TF-IDF cosine over token ids. ``query``: tokens at the end of the prompt, which the chunks are
     compared with and which are always kept. ``path``: another model with the target's vocabulary; empty: the target
-    itself. A prompt no longer than what would be kept is read whole. Memory: a cache of its own for the short text. It
-    pays where reading the target's long cache is what a pass costs.
+    itself. A prompt no longer than what would be kept is read whole; the target itself then drafts nothing, for it would
+    only do its own work twice. Memory: a cache of its own for the short text. It pays where reading the target's long
+    cache is what a pass costs.
     """
 
     paper = "Long-Context Inference with Retrieval-Augmented Speculative Decoding (Chen et al. 2025)"
@@ -60,6 +61,7 @@ class RapidDraft(Drawn):
     def begin(self, session: Session, laws: Laws) -> None:
         super().begin(session, laws)
         self._short = shorten(session.tokens[: session.prompt], self.chunk, self.keep, self.query)
+        self._rests = not self.path and len(self._short) == session.prompt
 
     def catch_up(self, session: Session) -> None:
         # Not follow(), which copies the whole text: prompts differ, and so do the positions of the answer.
@@ -73,7 +75,7 @@ class RapidDraft(Drawn):
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         # A chain, whatever is drawn: its shape is known before.
         tree, node = self.empty(Scheme.IID, settled=True), ROOT
-        while len(tree) < min(self.length, *budget):
+        while not self._rests and len(tree) < min(self.length, *budget):
             (law,) = self.after(session, tree, [node])
             if law is None:
                 break
