@@ -228,16 +228,16 @@ TWENTY: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("spec", TWENTY)
 def test_twenty_answers_stay_as_they_are(spec: str) -> None:
-    """Drafts are accepted and refused on the way, and the set that SWIFT leaves out changes only where it searches."""
+    """Drafts are accepted and refused on the way, and SWIFT leaves out another set at the end only where it searches."""
     net, draft, drafted, accepted = model(leaning()), TWENTY[spec](), 0, 0
-    sets = set()
     for prompt, expected in twenty():
         output = decodery.decode(net, prompt, draft=draft, max_new_tokens=8, ignore_eos=True)
         assert output.tokens == expected
         drafted, accepted = drafted + output.stats.drafted, accepted + output.stats.accepted
-        sets.add(draft._search.best if isinstance(draft, Swift) and draft._search else frozenset())
     assert 0 < accepted < drafted
-    assert (len(sets) > 1) == (spec == "swift searching")
+    if isinstance(draft, Swift):
+        assert draft._search is not None
+        assert (draft._search.best != frozenset(SWIFTS["units"])) == (spec == "swift searching")
 
 
 @pytest.mark.parametrize("spec", ["layer-skip", "swift", "easyspec"])

@@ -177,6 +177,14 @@ def test_the_same_noise_gives_the_same_search() -> None:
     assert searches[0] == searches[1]
 
 
+def test_requests_of_the_same_seed_go_on_searching() -> None:
+    """Their noise begins anew with each: it must not lead to the sets that were tried before."""
+    search = SkipSearch(20, frozenset(even(20, 6)))
+    for _ in range(12):
+        search.learn(search.propose(Seeded(3).noise()), 0.0)
+    assert len(set(search.tried)) == 12
+
+
 def test_the_first_units_are_evenly_spread_layers() -> None:
     for units in range(2, 80, 2):
         for count in range(units + 1):

@@ -75,6 +75,7 @@ def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data
     assert rate(nodes) == pytest.approx(best)
 
 
+@pytest.mark.usefixtures("still_clock")
 @pytest.mark.parametrize("draft", [name for name, _ in specimens("draft")])
 @pytest.mark.parametrize("cost", TOYS)
 def test_planned_decoding_is_exact(draft: str, cost: str, record_property: Any) -> None:
@@ -106,6 +107,7 @@ def run(plan: Auto, draft: str, steps: int = 60) -> list[TokenTree]:
     return [step.tree for _, step in together([speculate(toy.session(PROMPT), *parts, built.want, plan)])]
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_it_gives_up_where_drafting_loses_and_asks_again() -> None:
     dear = run(Auto(Costs(dict(DEAR))), "jacobi:window=2")
     assert sum(map(len, dear)) == 0

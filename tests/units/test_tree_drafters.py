@@ -333,6 +333,7 @@ def planned(draft: Any, plan: Plan, guides: Any = WARM) -> float:
     return variation(wanted(toy, built), enumerate_law(once))
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_cutting_a_tree_by_what_was_drawn_would_be_wrong() -> None:
     """Where a node stands tells what was drawn: so the planner forwards such trees whole, and that is exact."""
     draft = part("draft", "dyspec:path=toy,nodes=2")
@@ -346,6 +347,7 @@ def test_cutting_a_tree_by_what_was_drawn_would_be_wrong() -> None:
     assert planned(draft, Blind(KnownCosts(dict(COST)))) > 1e-3
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_a_planner_pauses_drafts_that_lose() -> None:
     for cost, fate in (({1: 1.0, 2: 9.0, 64: 99.0}, "paused"), ({1: 1.0, 2: 1.0, 64: 1.0}, "drafting")):
         toy = Told(vocab=4, seed=3, draft=ToyModel(4, seed=13).lm)
@@ -360,6 +362,7 @@ def test_a_planner_pauses_drafts_that_lose() -> None:
         assert share < 0.1 if fate == "paused" else share > 0.9
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_a_law_with_few_tokens_left_shapes_the_tree_and_stays_exact() -> None:
     """Under top-p a node may have fewer children than its width, which depends on the node: so the tree is not settled."""
     draft = part("draft", "rsd-c:path=toy,widths=[1,2]")

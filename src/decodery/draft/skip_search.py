@@ -35,10 +35,11 @@ class SkipSearch:
     scores: list[float] = field(default_factory=list)
 
     def propose(self, noise: float) -> frozenset[int]:
-        """A set to score. ``noise`` decides all that is random in it."""
+        """A set to score. ``noise`` and how many were tried decide all that is random in it: a search that outlives requests
+        goes on where they all have the same seed."""
         if not self.tried:
             return self.best
-        random = np.random.default_rng(int(noise * 2**53))
+        random = np.random.default_rng([int(noise * 2**53), len(self.tried)])
         if len(self.tried) % self.bayes:
             return self._random(random)
         pool = [self._random(random) if i % 2 else self._exchange(random) for i in range(POOL)]
