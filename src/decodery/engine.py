@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, overload
 from decodery.build import Built, build
 from decodery.chooser import Seeded
 from decodery.errors import BadPrompt, DecoderyError
+from decodery.forecast import Forecast, Rates
 from decodery.loop import speculate, together
 from decodery.measure import calibrated
 from decodery.model.model import Model
 from decodery.model.session import Session
-from decodery.plan import Auto, Costs, Habits, Plan, Rates, plan_of
+from decodery.plan import Auto, Costs, Habits, Plan, plan_of
 from decodery.recipe import Recipe, Spec
 from decodery.stats import Stats
 from decodery.stop import Stop
@@ -290,7 +291,7 @@ def _plan(model: Model, spec: str, draft: Drafter, prompt: int, answers: int) ->
     if "measured" not in model.memory:
         model.memory["measured"] = calibrated(model)
     costs = model.memory.setdefault(("costs", bucket, answers), Costs(*model.memory["measured"]))
-    return Auto(costs, rates, habits)
+    return Auto(costs, Forecast(rates), habits)
 
 
 def _sessions(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> list[Session]:

@@ -7,30 +7,20 @@ k + 1 tokens costs here. Where nothing pays, nothing is drafted, and the drafter
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple
 
 from decodery.errors import DecoderyError
-from decodery.tree import ROOT, TokenTree
+from decodery.forecast import Forecast
+from decodery.tree import TokenTree
 from decodery.words import Budget, Scheme, Step
 
-KEEP = 0.97
-"""What is kept of a place's earlier observations at each new one: about the last 30 count."""
-FIRST, DEEPER = 0.3, 0.6
-"""What is guessed of a place before anything was seen: where the guess above was right, the next one often is."""
-TRUST = 6.0
-"""How many observations the rate of a wider group stands for."""
 DRIFT = 0.1
 """Weight of a new observation in the averages of time."""
 MARGIN = 1.03
 """By how much drafting must promise to be faster: measured times are noisy, refused drafts leave work behind."""
 CHEAP = 0.01
 """Below this share of a forward, proposing costs nothing worth a pause."""
-DEEP, LONGEST_STREAK = 6, 3
-"""Deeper guesses and longer streaks are counted as these."""
 LONGEST_PAUSE = 32
 """Steps without drafting after which the drafter is asked again, at the latest; one whose proposals are dear rests until
 they cost ``CHEAP`` of what was decoded meanwhile."""
@@ -62,45 +52,6 @@ class Fixed(Plan):
 
     def budget(self, budget: Budget) -> Budget:
         return Budget(min(budget.nodes, self.nodes), budget.depth)
-
-
-class Place(NamedTuple):
-    """Where a guess stands; guesses of one place share an acceptance rate.
-
-    ``streak``: for how many steps all that was committed had been guessed; ``kind``: the drafter's hint.
-    """
-
-    depth: int
-    rank: int
-    streak: int
-    kind: int
-
-    def wider(self) -> Iterator[tuple[int, ...]]:
-        """The groups it belongs to, the widest first."""
-        yield self.depth, self.rank
-        yield self.depth, self.rank, self.streak
-        yield self
-
-
-@dataclass
-class Rates:
-    """Acceptance rates of places. What a place has not seen yet, the wider groups it belongs to tell."""
-
-    _seen: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
-
-    def chance(self, place: Place) -> float:
-        """That the guess is right, given that its parent is."""
-        chance = (FIRST if place.depth == 1 else DEEPER) / (1 + place.rank)
-        for group in place.wider():
-            hits, times = self._seen.get(group, (0.0, 0.0))
-            chance = (hits + TRUST * chance) / (times + TRUST)
-        return chance
-
-    def book(self, place: Place, hit: bool) -> None:
-        """One more guess was judged."""
-        for group in place.wider():
-            hits, times = self._seen.get(group, (0.0, 0.0))
-            self._seen[group] = KEEP * hits + hit, KEEP * times + 1
 
 
 @dataclass
@@ -176,16 +127,15 @@ class Auto(Plan):
     again as soon as its guesses come true. One whose proposals cost time is asked ever more rarely while they do not pay.
     Cutting by place never looks at drawn tokens, so it leaves every law exact; a drawn sibling goes only with those after it.
     Where the places themselves depended on draws (a drawn tree that is not settled), or trees pay later (``ripens``), the
-    tree is forwarded whole, and what such trees brought so far decides whether the drafter is asked again. ``costs``, ``rates``
-    and ``habits`` may be shared between requests.
+    tree is forwarded whole, and what such trees brought so far decides whether the drafter is asked again. ``costs`` and
+    ``habits`` may be shared between requests.
     """
 
     costs: Costs
-    rates: Rates = field(default_factory=Rates)
+    forecast: Forecast = field(default_factory=Forecast)
     habits: Habits = field(default_factory=Habits)
     most: int = 64
     _proposed: TokenTree = field(default_factory=TokenTree)
-    _streak: int = 0
     _asked: bool = False
     _last: int | None = None
 
@@ -197,7 +147,7 @@ class Auto(Plan):
         self._proposed = tree
         if not _may_cut(tree):
             return tree
-        promise = self.promises(tree)
+        promise = self.forecast.promises(tree)
         order = sorted(range(len(tree)), key=lambda node: -promise[node])
         gains = list(accumulate((promise[node] for node in order), initial=1.0))
         rates = [gain / (self.costs(k + 1, self._last) + self.habits.drafting) for k, gain in enumerate(gains)]
@@ -220,14 +170,7 @@ class Auto(Plan):
         self._last = n
         if self._asked and not _may_cut(step.tree):
             self._weigh(len(step.tokens), n, step.tree.ripens)
-        proposed, node, guessed = self._proposed, ROOT, True
-        for token in step.tokens:
-            children = proposed.children(node)
-            for rank, child in enumerate(children):
-                self.rates.book(self._place(proposed, child, rank), proposed.tokens[child] == token)
-            node = next((child for child in children if proposed.tokens[child] == token), len(proposed))
-            guessed &= node < len(proposed)
-        self._streak = min(self._streak + 1, LONGEST_STREAK) if guessed else 0
+        self.forecast.learn(self._proposed, step.tokens)
 
     def _weigh(self, tokens: int, n: int, ripens: int) -> None:
         """Book what a tree brought that is forwarded whole, and pause where such trees lose on average."""
@@ -244,25 +187,6 @@ class Auto(Plan):
                 habits.lost(ripens * loss)
         elif habits.weighed >= 1 / DRIFT or habits.drafting > plain:  # the dear ones are not tried ten times first
             habits.lost(loss)
-
-    def promises(self, tree: TokenTree) -> list[float]:
-        """The chance of each node to be accepted; none is above its parent's.
-
-        Nor is a drawn one above that of the sibling before, which must not be left out where it stays.
-        """
-        promise: list[float] = []
-        rank: dict[int, int] = defaultdict(int)
-        before: dict[int, float] = {}
-        for node, parent in enumerate(tree.parents):
-            above = 1.0 if parent == ROOT else promise[parent]
-            chance = above * self.rates.chance(self._place(tree, node, rank[parent]))
-            promise.append(chance if tree.scheme is Scheme.CERTAIN else min(chance, before.get(parent, 1.0)))
-            before[parent] = promise[node]
-            rank[parent] += 1
-        return promise
-
-    def _place(self, tree: TokenTree, node: int, rank: int) -> Place:
-        return Place(min(tree.depths[node], DEEP), rank, self._streak, tree.kinds[node])
 
 
 def _may_cut(tree: TokenTree) -> bool:

@@ -15,7 +15,7 @@ SOURCE = Path(docs.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 PARTS = [path for path in FILES if path.parent.name in ROLES and path.name != "__init__.py"]
 LAYERS = [
-    {"errors", "words", "chooser", "tree", "law", "text", "stop", "stats", "store", "memory", "registry"},
+    {"errors", "words", "chooser", "tree", "forecast", "law", "text", "stop", "stats", "store", "memory", "registry"},
     {"model"},
     {"constrain", "draft", "verify", "guide", "search"},
     {"plan", "loop", "recipe", "build"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,10 @@ from decodery.draft.aded import Aded, Edge
 from decodery.draft.automaton import Automaton
 from decodery.draft.copyspec import CopySpec
 from decodery.draft.jacobi import Jacobi
+from decodery.draft.matching import Match, chances
 from decodery.draft.mix import Mix
 from decodery.draft.ngram import NGram
+from decodery.draft.past import Past
 from decodery.draft.recycling import Recycling
 from decodery.draft.suffix import Suffix
 from decodery.errors import DecoderyError, PartsClash
@@ -181,47 +182,122 @@ def occurrences(tokens: Sequence[int], words: Sequence[int]) -> int:
     return sum(tuple(tokens[i : i + len(words)]) == tuple(words) for i in range(len(tokens) - len(words) + 1))
 
 
-@given(TEXTS)
-def test_the_automaton_knows_every_substring_and_how_often_it_occurs(tokens: list[int]) -> None:
+def read(*texts: Sequence[int]) -> tuple[Automaton, list[int]]:
+    """All texts in one automaton, in turns token by token, and what stands for each."""
+    automaton, lasts = Automaton(), [0] * len(texts)
+    for i in range(max(map(len, texts), default=0)):
+        for which, text in enumerate(texts):
+            if i < len(text):
+                lasts[which] = automaton.add(text[i], lasts[which])
+    return automaton, lasts
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=3))
+def test_the_automaton_knows_every_substring_and_how_often_it_occurs(texts: list[list[int]]) -> None:
     """Against brute force, also in the states' longest strings, links, and the bound of two states a token."""
-    automaton = Automaton()
-    for i, token in enumerate(tokens):
-        automaton.add(token)
-        assert len(automaton.link) <= max(2, 2 * (i + 1))
-    for words in {tuple(tokens[i:j]) for i in range(len(tokens)) for j in range(i + 1, len(tokens) + 1)}:
+    automaton, lasts = read(*texts)
+    size = sum(map(len, texts))
+    assert len(automaton.link) <= max(2, 2 * size)
+    everything = {tuple(t[i:j]) for t in texts for i in range(len(t)) for j in range(i + 1, len(t) + 1)}
+    for words in everything:
         state = 0
         for token in words:
             state = automaton.after[state][token]
-        if len(set(tokens)) > 1 and len(tokens) < 32:  # chains of links below LINKS
-            assert automaton.count[state] == occurrences(tokens, words)
-        ends = [i + len(words) for i in range(len(tokens)) if tuple(tokens[i : i + len(words)]) == words]
-        assert len(tokens) >= 32 or automaton.latest[state] == max(ends)
+        if all(len(set(text)) > 1 for text in texts) and size < 32:  # chains of links below LINKS
+            assert automaton.count[state] == sum(occurrences(text, words) for text in texts)
         assert automaton.length[automaton.link[state]] < len(words) <= automaton.length[state]
-    longest = automaton.length[automaton.link[automaton.last]]
-    wanted = max(n for n in range(len(tokens)) if n == 0 or occurrences(tokens, tokens[-n:]) > 1)
-    assert longest == wanted
+    for text, last in zip(texts, lasts, strict=True):
+        assert automaton.length[last] == len(text)
+    if len(texts) == 1:
+        longest = automaton.length[automaton.link[lasts[0]]]
+        assert longest == max(n for n in range(size) if n == 0 or occurrences(texts[0], texts[0][-n:]) > 1)
 
 
-@given(TEXTS, TEXTS)
-def test_strings_that_do_not_occur_lead_nowhere(tokens: list[int], words: list[int]) -> None:
-    automaton = Automaton()
-    for token in tokens:
-        automaton.add(token)
+@given(TEXTS, TEXTS, TEXTS)
+def test_strings_that_do_not_occur_lead_nowhere(tokens: list[int], others: list[int], words: list[int]) -> None:
+    automaton, _ = read(tokens, others)
     state: int | None = 0
     for token in words:
         state = None if state is None else automaton.after[state].get(token)
-    assert (state is not None) == (occurrences(tokens, words) > 0)
+    assert (state is not None) == (occurrences(tokens, words) + occurrences(others, words) > 0)
+
+
+@given(TEXTS, TEXTS)
+def test_a_match_is_the_longest_suffix_known_and_what_followed_it(tokens: list[int], words: list[int]) -> None:
+    match = Match(read(tokens)[0], 0.5)
+    for i, token in enumerate(words):
+        match = match.then(token)
+        known = [n for n in range(1, i + 2) if occurrences(tokens, words[i + 1 - n : i + 1])]
+        assert match.length == max(known, default=0)
+    if len(set(tokens)) > 1 and len(tokens) < 32:
+        for followers in match.followers(1):
+            assert any(
+                dict(followers) == {t: times for t in range(4) if (times := occurrences(tokens, [*words[-n:], t]))}
+                for n in known
+            )
+
+
+@given(TEXTS, TEXTS, st.integers(1, 3))
+def test_chances_share_out_less_than_one_and_blend_as_defined(here: list[int], before: list[int], least: int) -> None:
+    """Prediction by partial matching, written down a second time."""
+    (own, (last,)), other = read(here), Match(read(before)[0], 5.0)
+    for token in here:
+        other = other.then(token)
+    match = Match(own, 0.5, own.link[last], own.length[own.link[last]])
+    wanted: dict[int, float] = {}
+    rest = 1.0
+    for new, levels in ((0.5, [*match.followers(least)]), (5.0, [*other.followers(least)])):
+        for level in levels[:8]:
+            if rest >= 0.02 and level:
+                total = sum(times for _, times in level) + new * len(level)
+                wanted = {t: wanted.get(t, 0.0) + rest * dict(level).get(t, 0) / total for t in {*wanted, *dict(level)}}
+                rest *= new * len(level) / total
+    law = chances((match, other), least)
+    assert law == pytest.approx(wanted)
+    assert sum(law.values()) == pytest.approx(1 - rest if wanted else 0.0)
 
 
 @given(TEXTS, st.integers(1, 3), st.integers(1, 12))
 def test_suffix_drafts_what_followed_a_suffix(tokens: list[int], shortest: int, nodes: int) -> None:
-    """Every path of the tree stood behind one suffix of at least ``min`` tokens; nothing is drafted without a match."""
+    """Every token of the tree stood behind the ``min`` tokens before it; nothing is drafted without a match."""
     tree = proposal(Suffix(min=shortest, nodes=nodes), tokens)
     assert len(tree) <= nodes
-    matched = [n for n in range(shortest, len(tokens)) if occurrences(tokens, tokens[-n:]) > 1]
-    assert bool(len(tree)) == bool(matched)
-    if matched:
-        assert any(all(occurrences(tokens, (*tokens[-n:], *path)) for path in paths(tree)) for n in matched)
+    assert bool(len(tree)) == any(occurrences(tokens, tokens[-n:]) > 1 for n in range(shortest, len(tokens)))
+    for node in range(len(tree)):
+        assert occurrences(tokens, [*tokens, *tree.words(node)][-shortest - 1 :])
+
+
+def test_suffix_gives_the_chances_it_has() -> None:
+    """1 2 was followed by 5 twice and by 6 once, 2 alone by 9 as well: the longer suffix goes first."""
+    text = [1, 2, 5, 1, 2, 5, 1, 2, 6, 3, 2, 9, 1, 2]
+    assert proposal(Suffix(factor=9.0), text, Budget(16, 1)).tokens == [5, 6, 9]
+
+
+def test_suffix_remembers_earlier_requests_and_trusts_its_own_text_more() -> None:
+    draft = Suffix()
+    assert proposal(draft, [1, 2, 3, 4, 5]).tokens == []
+    assert proposal(draft, [7, 1, 2]).tokens[:3] == [3, 4, 5]  # of the request before
+    assert proposal(draft, [2, 6, 7, 1, 2]).tokens[0] == 6  # of its own, though the other match is longer
+    assert proposal(Suffix(), [7, 1, 2]).tokens == []  # another object knows nothing
+    assert proposal(Suffix(recall=0), [7, 1, 2]).tokens == []
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=8), st.integers(0, 60))
+def test_the_past_keeps_the_newest_texts_within_its_limit(texts: list[list[int]], limit: int) -> None:
+    """Each is read once the next begins, also where it grew meanwhile; what was forgotten is gone."""
+    past, opened = Past(limit), []
+    for text in texts:
+        opened.append(past.open())
+        opened[-1].tokens += text
+    past.open()
+    kept = past.texts[:-1]
+    assert [text.tokens for text in kept] == texts[len(texts) - len(kept) :]
+    assert sum(len(text.tokens) for text in kept) <= limit
+    for text in texts:
+        state: int | None = 0
+        for token in text:
+            state = None if state is None else past.automaton.after[state].get(token)
+        assert (state is not None) == any(occurrences(one.tokens, text) for one in kept)
 
 
 def test_suffix_prefers_the_frequent_and_trusts_long_matches() -> None:
@@ -400,27 +476,29 @@ def test_a_mix_is_the_union_of_its_parts(a: Any, b: Any, c: Any) -> None:
     assert (twice.tokens, twice.parents) == (one.tokens, one.parents)
 
 
-@given(st.lists(PATHS, min_size=1, max_size=4), st.integers(0, 9), st.integers(1, 9), st.data())
-def test_a_mix_keeps_the_budget(said: list[Any], budget: int, nodes: int, data: Any) -> None:
-    """The whole tree's; and the first part gets its share whatever the others want."""
-    share = data.draw(st.lists(st.floats(0.1, 9.0), min_size=len(said), max_size=len(said)))
-    mix = Mix(tuple(map(Says, said)), nodes=nodes, share=tuple(share))
+@given(st.lists(PATHS, min_size=1, max_size=4), st.integers(0, 9), st.integers(1, 9))
+def test_a_mix_keeps_the_budget(said: list[Any], budget: int, nodes: int) -> None:
+    """Each part may fill it; the tree keeps it, and has no node without its parent."""
+    mix = Mix(tuple(map(Says, said)), nodes=nodes)
     tree = proposal(mix, [0], Budget(budget, 2))
-    assert len(tree) <= min(budget, nodes)
+    whole = proposal(Mix(tuple(map(Says, said)), nodes=99), [0], Budget(99, 2))
+    assert len(tree) == min(budget, nodes, len(paths(whole)))
+    assert paths(tree) <= paths(whole)
     assert max(tree.depths, default=0) <= 2
-    allowed = [part.asked[0].nodes for part in mix._running]  # type: ignore[attr-defined]
-    assert allowed[0] == math.ceil(min(budget, nodes) * (share[0] / sum(share)))
-    assert len(tree) <= sum(allowed)
+    assert {part.asked[0].nodes for part in mix._running} == {min(budget, nodes)}  # type: ignore[attr-defined]
 
 
-def test_a_mix_divides_by_share_and_passes_on_what_is_left() -> None:
-    long, short = tuple((i,) for i in range(20)), ((50,),)
-    asked = []
-    for said, share in (((long, long), (3.0, 1.0)), ((short, long), (3.0, 1.0)), ((long, long), ())):
-        mix = Mix(tuple(map(Says, said)), nodes=12, share=share)
-        proposal(mix, [0])
-        asked.append([part.asked[0].nodes for part in mix._running])  # type: ignore[attr-defined]
-    assert asked == [[9, 3], [9, 11], [6, 6]]
+def test_a_mix_keeps_what_came_true_before() -> None:
+    """Two parts guess apart from each other: the room goes to the one that was right, also in the next request."""
+    wrong, right = Says(((1,), (2,))), Says(((3, 4),))
+    mix = Mix((wrong, right), nodes=2)
+    assert proposal(mix, [0]).tokens == [1, 2]  # nothing is known: the first part's, and the wider tree
+    for _ in range(8):
+        mix.observe(ToyModel().session([0]), told(mix._merged, [3, 4, 5]), Seeded(0))
+        tree = proposal(mix, [0])
+    assert tree.tokens == [3, 4]
+    fresh = Mix((wrong, right), nodes=2)
+    assert proposal(fresh, [0]).tokens == [1, 2]
 
 
 def test_a_mix_reaches_as_far_as_the_best_of_its_parts() -> None:

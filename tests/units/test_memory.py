@@ -22,6 +22,7 @@ from decodery.draft.mix import Mix
 from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
 from decodery.draft.specdec_plus_plus import SpecDecPlusPlus
+from decodery.draft.suffix import Suffix
 from decodery.errors import BadMemory, DecoderyError
 from decodery.loop import speculate, together
 from decodery.memory import load_memory, remembered, save_memory
@@ -33,7 +34,7 @@ from ..laws.exact import recipe
 from .test_cli import call, tiny  # noqa: F401
 
 TOY = ToyModel(vocab=6, seed=3)
-LEARNERS: list[Any] = [Recycling(), Aded(), SpecDecPlusPlus("toy")]
+LEARNERS: list[Any] = [Recycling(), Aded(), SpecDecPlusPlus("toy"), Suffix()]
 
 
 def decoded(draft: Drafter, prompt: Any = (0, 1, 2), length: int = 24) -> list[Any]:
@@ -61,7 +62,7 @@ def test_a_loaded_drafter_goes_on_as_the_saved_one(draft: Drafter, tmp_path: Pat
     assert warm != cold
 
 
-@pytest.mark.parametrize("draft", [Recycling(), Aded()], ids=lambda draft: type(draft).__name__)
+@pytest.mark.parametrize("draft", [Recycling(), Aded(), Suffix()], ids=lambda draft: type(draft).__name__)
 def test_memory_saves_forwards(draft: Drafter, tmp_path: Path) -> None:
     """The card: the second run over one prompt takes fewer forwards than the first; also through a file."""
     first, fresh = copy.deepcopy(draft), copy.deepcopy(draft)

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from decodery.build import build
 from decodery.chooser import enumerate_law
 from decodery.errors import DecoderyError
+from decodery.forecast import Place
 from decodery.guide.temperature import Temperature
 from decodery.law import Law
 from decodery.loop import speculate, together
 from decodery.model.toy import ToyModel
-from decodery.plan import MARGIN, OFF, Auto, Costs, Fixed, Habits, Place, plan_of
+from decodery.plan import MARGIN, OFF, Auto, Costs, Fixed, Habits, plan_of
 from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget, Rows, Scheme, Step, Verdict
@@ -47,8 +48,8 @@ def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data
     for node in range(len(tree)):
         rank = tree.children(tree.parents[node]).index(node)
         place = Place(tree.depths[node], rank, 0, 0)
-        plan.rates._seen[place] = (1e9 * data.draw(st.floats(0.01, 0.99)), 1e9)
-    promise = plan.promises(tree)
+        plan.forecast.rates._seen[place] = (1e9 * data.draw(st.floats(0.01, 0.99)), 1e9)
+    promise = plan.forecast.promises(tree)
 
     def rate(nodes: tuple[int, ...]) -> float:
         return (1 + sum(promise[node] for node in nodes)) / plan.costs(len(nodes) + 1, last)
@@ -135,7 +136,7 @@ def test_unforwarded_drafts_teach_as_well() -> None:
     """Places that were cut away are still judged by what came after."""
     plan = Auto(Costs(dict(DEAR)))
     run(plan, "jacobi:window=2")
-    assert plan.rates._seen
+    assert plan.forecast.rates._seen
 
 
 def test_the_prompts_forward_is_no_sign_of_what_a_step_costs() -> None:

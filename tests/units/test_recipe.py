@@ -56,15 +56,15 @@ def test_parts_made_of_parts() -> None:
         assert part("draft", spec) == mix
     assert part("draft", "mix") == part("draft", "mix(ngram,recycling)")
     assert part("draft", {"mix": ["suffix"]}) == Mix((Suffix(),))
-    nested = part("draft", "mix(mix(copyspec:gamma=2,copy=4,suffix):nodes=6,model:layers=[0,2],ngram):share=[2,1,1]")
+    nested = part("draft", "mix(mix(copyspec:gamma=2,copy=4,suffix):nodes=6,model:layers=[0,2],ngram):nodes=9")
     assert nested == Mix(
-        (Mix((CopySpec(gamma=2, copy=4), Suffix()), nodes=6), ModelDraft(layers=(0, 2)), NGram()), share=(2.0, 1.0, 1.0)
+        (Mix((CopySpec(gamma=2, copy=4), Suffix()), nodes=6), ModelDraft(layers=(0, 2)), NGram()), nodes=9
     )
     for draft in (mix, nested):
         recipe = Recipe.of(draft)
         assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
         assert Recipe.from_text(recipe.to_text()) == recipe
-    both = "mix(ngram:max=4,recycling):nodes=3,share=[1,2]"
+    both = "mix(ngram:max=4,recycling):nodes=3"
     assert specs(f"{both},none") == [both, "none"]
 
 
@@ -79,8 +79,7 @@ def test_parts_made_of_parts() -> None:
         ("mix(top-p,ngram)", "no draft part is called 'top-p'"),
         ("mix(ngram):recycling", "the first parameter twice"),
         ("mix:parts=[3]", "mix:parts must be Drafter, not 3"),
-        ("mix(ngram,recycling):share=[1]", "one positive share for each of its 2 parts"),
-        ("mix(ngram,recycling):share=[1,0]", "one positive share"),
+        ("mix(ngram,recycling):share=[1]", "no parameter 'share'; it has parts, nodes"),
         ("mix(ngram):nodes=0", "nodes >= 1"),
         ("ngram(recycling)", "ngram:max must be int"),
         ("none(ngram)", "it has none"),

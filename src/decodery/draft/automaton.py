@@ -1,4 +1,4 @@
-"""The suffix automaton: every substring of a growing text, how often it occurs and where last."""
+"""The suffix automaton: every substring of some growing texts, how often it occurs and where last."""
 
 from __future__ import annotations
 
@@ -8,38 +8,47 @@ chains; in a text of one repeated token the counts of its shortest runs are too 
 
 
 class Automaton:
-    """The suffix automaton of a growing text: all substrings, those that end at the same places in one state.
+    """The suffix automaton of growing texts: all substrings, those that end at the same places in one state.
 
     State 0 is the empty string. For each state: its transitions, the longest suffix of another state (``link``), the
-    length of its longest string, how often it occurs, and where it ended last. At most two states a token.
+    length of its longest string, how often it occurs, and when it ended last. At most two states a token.
     """
 
     def __init__(self) -> None:
         self.after: list[dict[int, int]] = [{}]
         self.link, self.length, self.count, self.latest = [-1], [0], [0], [0]
-        self.last = 0
+        self._tokens = 0
 
-    def add(self, token: int) -> None:
-        """Append a token; amortised constant time (Blumer et al. 1985)."""
-        fresh = self._state({}, 0, self.length[self.last] + 1, 0)
-        state, self.last = self.last, fresh
-        while state >= 0 and token not in self.after[state]:
-            self.after[state][token] = fresh
-            state = self.link[state]
-        if state >= 0:
-            target = self.after[state][token]
-            if self.length[target] > self.length[state] + 1:
-                target = self._split(state, token, target)
-            self.link[fresh] = target
+    def add(self, token: int, last: int = 0) -> int:
+        """Append a token to the text that ``last`` stands for, 0 for a new one; returns what stands for it now.
+
+        Amortised constant time (Blumer et al. 1985; several texts: Mohri et al. 2009).
+        """
+        state, whole = last, self.after[last].get(token)
+        if whole is None:
+            whole = self._state({}, 0, self.length[last] + 1, 0)
+            while state >= 0 and token not in self.after[state]:
+                self.after[state][token] = whole
+                state = self.link[state]
+            if state >= 0:
+                self.link[whole] = self._exact(state, token)
+        else:  # another text went this way before
+            whole = self._exact(last, token)
+        self._tokens += 1
+        suffix = whole
         for _ in range(LINKS):
-            if fresh <= 0:
+            if suffix <= 0:
                 break
-            self.count[fresh] += 1
-            self.latest[fresh] = self.length[self.last]
-            fresh = self.link[fresh]
+            self.count[suffix] += 1
+            self.latest[suffix] = self._tokens
+            suffix = self.link[suffix]
+        return whole
 
-    def _split(self, state: int, token: int, target: int) -> int:
-        """The part of ``target`` that also ends here, as a state of its own."""
+    def _exact(self, state: int, token: int) -> int:
+        """The state whose longest string is that of ``state`` and the token; split off where there is none yet."""
+        target = self.after[state][token]
+        if self.length[target] == self.length[state] + 1:
+            return target
         clone = self._state(dict(self.after[target]), self.link[target], self.length[state] + 1, self.count[target])
         self.link[target] = clone
         while state >= 0 and self.after[state].get(token) == target:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import Self
 
 from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
+from decodery.forecast import Forecast, Rates
 from decodery.law import Laws
 from decodery.model.session import Session
 from decodery.tree import TokenTree
@@ -23,9 +23,9 @@ class Mix(Drafter):
     """Merges the drafts of several drafters into one tree, shared beginnings stored once: ``mix(ngram,recycling)``.
 
     ``parts``: the drafters, those whose first guess is best first (default: ngram and recycling). ``nodes``: of the whole
-    tree at most. ``share``: in what proportion the parts divide them, by default equally; what a part leaves goes to those
-    after it. Merged nodes are certain, so where tokens are sampled the parts must be certain too. The memory is that of
-    the parts.
+    tree at most; each part may propose as many, and those stay that are likeliest by what came true before of guesses
+    alike: by the same parts, of the same kind, at the same place. Merged nodes are certain, so where tokens are sampled
+    the parts must be certain too. The memory is that of the parts; what came true is remembered on this object.
     """
 
     paper = "RASD: Retrieval-Augmented Speculative Decoding (Quan et al. 2025), tree fusion"
@@ -33,14 +33,12 @@ class Mix(Drafter):
     specimens = ({"parts": (NGram(min=1, length=2), Recycling()), "nodes": 4},)
     parts: tuple[Drafter, ...] = ()
     nodes: int = 24
-    share: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         self.parts = tuple(self.parts) or (NGram(), Recycling())
         if self.nodes < 1:
             raise ValueError(f"mix needs nodes >= 1, not {self.nodes}")
-        if self.share and (len(self.share) != len(self.parts) or not all(0 < s < math.inf for s in self.share)):
-            raise ValueError(f"mix needs one positive share for each of its {len(self.parts)} parts, not {self.share}")
+        self._rates = Rates()
 
     def inner(self) -> tuple[Drafter, ...]:
         return self.parts
@@ -53,21 +51,22 @@ class Mix(Drafter):
         self._running = [
             copy.copy(part) for part in self.parts
         ]  # the rows of a batch share what outlives a request only
+        self._forecast, self._merged = Forecast(self._rates), TokenTree()
         for part in self._running:
             part.begin(session, laws)
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
-        tree = TokenTree()
+        self._merged = tree = TokenTree()
         nodes = min(self.nodes, budget.nodes)
-        share = self.share or (1.0,) * len(self.parts)
         for i, part in enumerate(self._running):
-            allowed = math.ceil((nodes - len(tree)) * (share[i] / sum(share[i:])))  # the last one: all that is left
-            draft = part.propose(session, Budget(allowed, budget.depth), rng)
+            draft = part.propose(session, Budget(nodes, budget.depth), rng)
             for node, place in tree.graft(draft).items():
                 # Who guessed it, and how: a guess that several parts share is likelier than each part's alone.
                 tree.kinds[place] += (1 + draft.kinds[node] % (KINDS - 1)) * KINDS**i
-        return tree
+        promise = self._forecast.promises(tree)
+        return tree.only(sorted(range(len(tree)), key=lambda node: -promise[node])[:nodes])
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        self._forecast.learn(self._merged, step.tokens)
         for part in self._running:
             part.observe(session, step, rng)

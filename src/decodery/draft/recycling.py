@@ -49,7 +49,7 @@ class Recycling(Drafter):
             parent, token = at[path[:-1]]
             after = self._after.get(token, ())
             if path[-1] < len(after):
-                at[path] = tree.add(after[path[-1]], parent), after[path[-1]]
+                at[path] = tree.add(after[path[-1]], parent, kind=path[-1]), after[path[-1]]
         return tree
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:

@@ -1,54 +1,66 @@
-"""Suffix decoding: the longest suffix that occurred before, and how often each continuation followed it."""
+"""Suffix decoding: what followed the longest suffixes that occurred before, shorter ones standing in where those are new."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from decodery.draft.automaton import Automaton
 from decodery.draft.datastore import heaviest
+from decodery.draft.matching import Match, chances
+from decodery.draft.past import Past, Text
 from decodery.law import Laws
 from decodery.model.session import Session
 from decodery.store import REACH, Store
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter, Model
+from decodery.words import NO_TOKEN, Array, Budget, Chooser, Drafter, Model
 
-MATCHES = 6
-"""Suffix lengths compared in one step."""
+WIDEST = 8
+"""Tokens drafted below one node."""
+NEW_HERE, NEW_BEFORE = 0.5, 5.0
+"""How much is left to new tokens after suffixes of this request and of those before: another text tells less."""
 HITS = 64
 """Occurrences in the corpus that are counted, evenly taken."""
 CORPUS = 100
 """Added to the kind of what the corpus gave, so that the planner tells it from the request's own."""
-WIDEST = 8
-"""Continuations looked at below one node."""
 
 
 @dataclass
 class Suffix(Drafter):
-    """Finds suffixes of the text that occurred before and drafts what followed, likeliest first by how often it did.
+    """Drafts what followed suffixes of the text before, likeliest paths first.
 
+    The chance of a token is how often it followed the longest suffix known; what is left for new ones goes to the next
+    shorter suffix (prediction by partial matching), first in this request's text, then in those of earlier requests.
     ``min``: shortest suffix. ``factor``: a suffix of n tokens may draft ``factor * n`` nodes, at most ``nodes``: long
-    matches are trusted further. Of several suffixes the tree counts whose nodes promise most tokens. The automaton takes
-    about 550 bytes a token of the request (5 MB at 8k) and goes with it. ``corpus``: a directory made by ``decodery index``,
-    or an open ``Store``, shared by all requests; its continuations are drafted where they promise more than the request's.
+    matches are trusted further. The text takes about 550 bytes a token (5 MB at 8k) and goes with the request; ``recall``:
+    so many tokens of requests on this object outlive them (18 MB), saved 4 bytes each. ``corpus``: a directory made by
+    ``decodery index``, or an open ``Store``; its continuations are drafted where they promise more.
     """
 
     paper = "SuffixDecoding (Oliaro et al. 2024), on the automaton of SAM Decoding (Hu et al. 2024)"
-    specimens = ({"nodes": 3, "factor": 2.0}, {"nodes": 3, "corpus": Store.of([[0, 1, 2, 0, 1, 0, 2, 1]], "toy 3")})
+    specimens = (
+        {"nodes": 3, "factor": 2.0, "recall": 0},
+        {"nodes": 3, "corpus": Store.of([[0, 1, 2, 0, 1, 0, 2, 1]], "toy 3")},
+    )
     min: int = 1
     nodes: int = 16
     factor: float = 4.0
+    recall: int = 1 << 15
     corpus: object = ""
 
     def __post_init__(self) -> None:
-        if self.min < 1 or self.nodes < 1 or not self.factor > 0:
-            raise ValueError(f"suffix needs min >= 1, nodes >= 1 and factor > 0, not {self}")
+        if self.min < 1 or self.nodes < 1 or not self.factor > 0 or self.recall < 0:
+            raise ValueError(f"suffix needs min >= 1, nodes >= 1, factor > 0 and recall >= 0, not {self}")
         if not isinstance(self.corpus, (str, Path, Store)):
             raise ValueError("suffix takes corpus=STORE, a directory made by: decodery index FILES -o STORE")
         self._corpus: Store | None = None
+        self._past = Past(self.recall)
 
     def bind(self, model: Model) -> Self:
         if self.corpus:
@@ -56,68 +68,73 @@ class Suffix(Drafter):
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
-        self._automaton = Automaton()
+        self._text = self._past.open()
         self._read(session.tokens)
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         self._read(session.tokens)
-        best, most = TokenTree(), 0.0
-        state = self._automaton.link[self._automaton.last]  # the longest suffix that also ends elsewhere
-        for _ in range(MATCHES):
-            length = self._automaton.length[state] if state > 0 else 0
-            if length < self.min:
-                break
-            nodes = min(self.nodes, max(1, int(self.factor * length)), budget.nodes)
-            if nodes <= most:  # a shorter suffix can promise no more
-                break
-            tree, promise = self._expand(state, nodes, budget.depth, 4 * min(length, 7))
-            if promise > most:
-                best, most = tree, promise
-            state = self._automaton.link[state]
+        if min(budget) < 1:
+            return TokenTree()
+        tree, promise = self._expand(budget)
         if self._corpus is not None:
-            tree, promise = self._recall(self._corpus, session.tokens, budget)
-            if promise > most:
-                best = tree
-        return best
+            recalled, more = self._recall(self._corpus, session.tokens, budget)
+            if more > promise:
+                return recalled
+        return tree
+
+    def memory(self) -> dict[str, Array]:
+        tokens = list(chain.from_iterable([*text.tokens, NO_TOKEN] for text in self._past.texts))
+        return {"tokens": np.array(tokens, np.uint32)}
+
+    def remember(self, memory: Mapping[str, Array]) -> None:
+        texts = groupby(memory["tokens"].tolist(), lambda token: token == NO_TOKEN)
+        self._past.replace(Text(list(tokens)) for ends, tokens in texts if not ends)
+
+    def _read(self, tokens: Sequence[int]) -> None:
+        text = self._text
+        if not text.tokens or len(tokens) < len(text.tokens):  # the request begins, or its text was taken back
+            text.tokens, text.read, text.last = [], 0, 0
+            self._own, self._last, self._before = Automaton(), 0, Match(self._past.automaton, NEW_BEFORE)
+        for token in tokens[len(text.tokens) :]:
+            self._last = self._own.add(token, self._last)
+            self._before = self._before.then(token)
+            text.tokens.append(token)
 
     def _recall(self, corpus: Store, tokens: Sequence[int], budget: Budget) -> tuple[TokenTree, float]:
         """What most often followed the longest suffix that the corpus holds, and how many of its tokens should stand."""
         length, places = corpus.find(tokens[-REACH:], self.min)
         nodes = min(self.nodes, int(self.factor * length), budget.nodes)
-        if not places or min(nodes, budget.depth) < 1:
+        if not places or nodes < 1:
             return TokenTree(), 0.0
         sample = places[:: -(-len(places) // HITS)]
         return heaviest(corpus.following(sample, length, min(nodes, budget.depth)), nodes, CORPUS + length)
 
-    def _expand(self, state: int, nodes: int, depth: int, kind: int) -> tuple[TokenTree, float]:
-        """The likeliest continuations of a state, best first, and how many of them should stand.
+    def _expand(self, budget: Budget) -> tuple[TokenTree, float]:
+        """The likeliest paths, and how many of their tokens should stand.
 
-        Their kinds tell the length of the match and, in quarters, how often each followed.
+        Their kinds tell the length of the match and, in quarters, how likely each token was.
         """
-        automaton, tree, promise = self._automaton, TokenTree(), 0.0
-        count, latest = automaton.count, automaton.latest
-        waiting: list[tuple[float, int, int, int, int, int]] = []
+        tree, promise = TokenTree(), 0.0
+        state = max(self._own.link[self._last], 0)  # the longest suffix that also ends elsewhere
+        matches: tuple[Match, ...] = (Match(self._own, NEW_HERE, state, self._own.length[state]), self._before)
+        length = max(match.length for match in matches)
+        if length < self.min:
+            return tree, promise
+        nodes = min(self.nodes, max(1, int(self.factor * length)), budget.nodes)
+        waiting: list[tuple[float, int, int, int, int, tuple[Match, ...]]] = []
+        order = count()
 
-        def widen(state: int, parent: int, chance: float) -> None:
-            ranked = [(count[child], latest[child], token, child) for token, child in automaton.after[state].items()]
-            total = sum(entry[0] for entry in ranked)
-            ranked.sort(reverse=True)
-            for rank, (times, _, token, child) in enumerate(ranked[:WIDEST]):
-                heapq.heappush(waiting, (-chance * times / total, rank, parent, token, child, 3 * times // total))
+        def widen(matches: tuple[Match, ...], parent: int, chance: float) -> None:
+            law = chances(matches, self.min)
+            for token in heapq.nlargest(WIDEST, law, key=law.__getitem__):
+                kind = 4 * min(length, 7) + int(4 * law[token])
+                heapq.heappush(waiting, (-chance * law[token], next(order), parent, token, kind, matches))
 
-        if nodes > 0 and depth > 0:
-            widen(state, ROOT, 1.0)
+        widen(matches, ROOT, 1.0)
         while waiting and len(tree) < nodes:
-            negative, _, parent, token, child, often = heapq.heappop(waiting)
-            node = tree.add(token, parent, kind=kind + often)
+            negative, _, parent, token, kind, matches = heapq.heappop(waiting)
+            node = tree.add(token, parent, kind=kind)
             promise -= negative
-            if tree.depths[node] < depth:
-                widen(child, node, -negative)
+            if tree.depths[node] < budget.depth:
+                widen(tuple(match.then(token) for match in matches), node, -negative)
         return tree, promise
-
-    def _read(self, tokens: Sequence[int]) -> None:
-        known = self._automaton.length[self._automaton.last]
-        if len(tokens) < known:  # the text was taken back
-            self._automaton, known = Automaton(), 0
-        for token in tokens[known:]:
-            self._automaton.add(token)
