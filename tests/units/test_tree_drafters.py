@@ -230,6 +230,24 @@ def test_dyspec_estimates_are_right_where_the_draft_is_the_target() -> None:
     assert sum(w * taken for (taken, _), w in law.items()) == pytest.approx(sum(w * e for (_, e), w in law.items()))
 
 
+def test_dyspec_learns_that_its_draft_is_too_sure() -> None:
+    """A draft that gives 0.9 to what is right one time in four: the chain of its first guesses becomes a bush."""
+
+    def too_sure(words: tuple[int, ...]) -> Tensor:
+        return torch.tensor([0.1, 2.7, 0.1, 0.1], dtype=torch.float64).log()
+
+    widest = {}
+    for calibrate in (True, False):
+        toy = Told(vocab=4, draft=too_sure)
+        toy.lm = uniform
+        draft: Any = part("draft", f"dyspec:path=toy,nodes=4,calibrate={calibrate}").bind(toy)
+        parts = (Laws((), False), part("constrain", "none"), Seeded(1), Stop(max_new_tokens=150, context=4000), LOGITS)
+        trees = [s.tree for _, s in together([speculate(toy.session(PROMPT), draft, Residual(), *parts)])]  # type: ignore[arg-type]
+        widest[calibrate] = [len(tree.children(ROOT)) for tree in trees[-21:-1]]
+    assert widest[False].count(1) > 10
+    assert min(widest[True]) > 1
+
+
 def test_dyspec_asks_the_draft_model_for_several_nodes_at_once() -> None:
     toy = Told(vocab=4)
     drafter: Any = part("draft", "dyspec:path=toy,nodes=12").bind(toy)

@@ -1,4 +1,4 @@
-"""The suffix automaton: every substring of some growing texts, how often it occurs and where last."""
+"""The suffix automaton: every substring of some growing texts, and how often it occurs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ class Automaton:
     """The suffix automaton of growing texts: all substrings, those that end at the same places in one state.
 
     State 0 is the empty string. For each state: its transitions, the longest suffix of another state (``link``), the
-    length of its longest string, how often it occurs, and when it ended last. At most two states a token.
+    length of its longest string, and how often it occurs. At most two states a token.
     """
 
     def __init__(self) -> None:
         self.after: list[dict[int, int]] = [{}]
-        self.link, self.length, self.count, self.latest = [-1], [0], [0], [0]
-        self._tokens = 0
+        self.link, self.length, self.count = [-1], [0], [0]
 
     def add(self, token: int, last: int = 0) -> int:
         """Append a token to the text that ``last`` stands for, 0 for a new one; returns what stands for it now.
@@ -34,13 +33,11 @@ class Automaton:
                 self.link[whole] = self._exact(state, token)
         else:  # another text went this way before
             whole = self._exact(last, token)
-        self._tokens += 1
         suffix = whole
         for _ in range(LINKS):
             if suffix <= 0:
                 break
             self.count[suffix] += 1
-            self.latest[suffix] = self._tokens
             suffix = self.link[suffix]
         return whole
 
@@ -61,5 +58,4 @@ class Automaton:
         self.link.append(link)
         self.length.append(length)
         self.count.append(count)
-        self.latest.append(0)
         return len(self.link) - 1

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from decodery.draft.grow import Grown
 from decodery.model.session import Session
 from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Scheme, Tensor
+from decodery.words import Budget, Chooser, Scheme, Step, Tensor
+
+STEPS = 10
+"""Ranges of the draft's chances that are told apart when they are compared with what stood."""
+TRUST = 6.0
+"""For how many judged guesses the draft's own chance counts."""
 
 
 @dataclass
@@ -17,7 +22,8 @@ class DySpec(Grown):
 
     ``path``, ``layers``: the draft model, as for ``model``. ``least``: draw nothing whose chance to be asked for is
     estimated lower, and go level by level, which takes one pass of the draft model a level; 0 uses all nodes. ``length``:
-    greatest depth. Under a greedy law it takes the likeliest beginnings.
+    greatest depth. Under a greedy law it takes the likeliest beginnings. ``calibrate``: where guesses of such a chance stood
+    more or less often than that, on this object so far, count them so (not in the paper; a draft may be too sure).
     """
 
     paper = "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure (Xiong et al. 2024), algorithm 1"
@@ -26,6 +32,7 @@ class DySpec(Grown):
     nodes: int = 8
     least: float = 0.0
     length: int = 8
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,9 +41,11 @@ class DySpec(Grown):
                 f"dyspec needs nodes >= 1, length >= 1 and 0 <= least < 1, "
                 f"not nodes={self.nodes}, length={self.length}, least={self.least}"
             )
+        self._stood: dict[tuple[bool, int], tuple[int, int]] = {}
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tree, greedy = self.empty(Scheme.DISTINCT), self._laws.greedy
+        self._alike: dict[tuple[int, ...], tuple[bool, int]] = {}  # which of the judged a node is like, by its path
         law: dict[int, Tensor | None] = {}  # node -> the law of its next child
         # The chance that a node is reached and all its children so far refused; before it, what orders the nodes.
         heap = [(0, -1.0, ROOT, 1.0)]
@@ -50,11 +59,35 @@ class DySpec(Grown):
             if (q := law[node]) is None:
                 continue
             # What is certain to be drawn counts before it is drawn; what is random must not.
-            if greedy and (known := -value * float(q.max())) > key:
+            first = not tree.children(node)
+            if greedy and (known := -value * self._chance(first, float(q.max()))) > key:
                 heapq.heappush(heap, (level, known, node, value))
                 continue
-            child, chance, law[node] = self.draw(tree, node, q, rng)
+            child, drawn, law[node] = self.draw(tree, node, q, rng)
+            chance, self._alike[tree.words(child)] = self._chance(first, drawn), alike(first, drawn)
             for follower, estimate in ((node, value * (1 - chance)), (child, value * chance)):
                 depth = tree.depths[follower] if self.least and follower != ROOT else 0
                 heapq.heappush(heap, (depth, -estimate, follower, estimate))
         return tree
+
+    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+        super().observe(session, step, rng)
+        node, path = ROOT, step.verdict.path
+        # Where the text ended early, nobody knows what would have stood next.
+        for accepted in path if len(step.tokens) == len(path) else (*path, ROOT):
+            for child in step.tree.children(node):
+                stood, judged = self._stood.get(key := self._alike[step.tree.words(child)], (0, 0))
+                self._stood[key] = stood + (child == accepted), judged + 1
+                if child == accepted:
+                    break
+            node = accepted
+
+    def _chance(self, first: bool, drawn: float) -> float:
+        """The chance that a child stands, once it is reached."""
+        stood, judged = self._stood.get(alike(first, drawn), (0, 0)) if self.calibrate else (0, 0)
+        return (stood + TRUST * drawn) / (judged + TRUST)
+
+
+def alike(first: bool, drawn: float) -> tuple[bool, int]:
+    """Guesses that are judged together: first children or later ones, of about the same chance."""
+    return first, int(STEPS * drawn)

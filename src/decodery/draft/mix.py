@@ -48,9 +48,8 @@ class Mix(Drafter):
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
-        self._running = [
-            copy.copy(part) for part in self.parts
-        ]  # the rows of a batch share what outlives a request only
+        # The rows of a batch share what outlives a request only.
+        self._running = [copy.copy(part) for part in self.parts]
         self._forecast, self._merged = Forecast(self._rates), TokenTree()
         for part in self._running:
             part.begin(session, laws)
