@@ -18,7 +18,7 @@ TRUST = 6.0
 
 @dataclass
 class DySpec(Grown):
-    """Draws ``nodes`` nodes, always the one that verification most likely asks for, the draft's chance taken for p's.
+    """Draws ``nodes`` nodes, always the one that verification most likely asks for, by the draft's chances.
 
     ``path``, ``layers``: the draft model, as for ``model``. ``least``: draw nothing whose chance to be asked for is
     estimated lower, and go level by level, which takes one pass of the draft model a level; 0 uses all nodes. ``length``:
