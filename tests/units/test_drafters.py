@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,13 +292,37 @@ def test_the_past_keeps_the_newest_texts_within_its_limit(texts: list[list[int]]
         opened[-1].tokens += text
     past.open()
     kept = past.texts[:-1]
-    assert [text.tokens for text in kept] == texts[len(texts) - len(kept) :]
-    assert sum(len(text.tokens) for text in kept) <= limit
+    tokens = [token for text in kept for token in text.tokens]
+    assert tokens == [token for text in texts for token in text][-len(tokens) or sys.maxsize :]
+    assert min(limit // 2, sum(map(len, texts))) <= len(tokens) <= limit
+    assert len(past.automaton.link) <= 2 * limit + 1
     for text in texts:
         state: int | None = 0
         for token in text:
             state = None if state is None else past.automaton.after[state].get(token)
         assert (state is not None) == any(occurrences(one.tokens, text) for one in kept)
+
+
+def test_the_past_stays_small_where_texts_are_taken_back() -> None:
+    """A request that is rewound while others begin is read again each time."""
+    past = Past(40)
+    text = past.open()
+    for i in range(30):
+        text.tokens, text.read, text.last = [100 * i + j for j in range(20)], 0, 0
+        past.open()
+        assert len(past.automaton.link) <= 2 * 40 + 1 + 2 * 20
+
+
+def test_suffix_loads_all_that_it_saved() -> None:
+    draft = Suffix(recall=12)
+    for text in ([1, 2, 3, 4], [5, 6, 7, 0], [3, 3, 3]):
+        copy.copy(draft).begin(ToyModel(vocab=8).session(text), Laws())
+    loaded = Suffix(recall=12)
+    loaded.remember(draft.memory())
+    assert [text.tokens for text in loaded._past.texts] == [[1, 2, 3, 4], [5, 6, 7, 0], [3, 3, 3]]
+    shorter = Suffix(recall=6)
+    shorter.remember(draft.memory())
+    assert [text.tokens for text in shorter._past.texts] == [[6, 7, 0], [3, 3, 3]]
 
 
 def test_suffix_prefers_the_frequent_and_trusts_long_matches() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from decodery.build import build
 from decodery.chooser import Seeded
 from decodery.draft.cascade import Cascade
+from decodery.draft.mix import Mix
 from decodery.draft.model import ModelDraft
 from decodery.draft.ngram import NGram
 from decodery.draft.rasd import Rasd, pruned
+from decodery.draft.recycling import Recycling
 from decodery.draft.suffix import Suffix
 from decodery.errors import PartsClash
 from decodery.guide.temperature import Temperature
@@ -30,7 +33,7 @@ from decodery.stop import Stop
 from decodery.tree import ROOT, TokenTree
 from decodery.words import Budget, Drafter, Scheme, Step, Tensor
 
-from ..laws.exact import Count, produced, recipe, variation, wanted
+from ..laws.exact import Count, produced, recipe, specimens, variation, wanted
 
 ROOMY = Budget(64, 64)
 WARM = (Temperature(0.9),)
@@ -337,3 +340,22 @@ def test_bad_parameters_are_named(spec: str) -> None:
     name, _, rest = spec.partition(":")
     with pytest.raises(Exception, match=rf"{name} needs .*{rest}"):
         part("draft", spec)
+
+
+@pytest.mark.parametrize("spec", [name for name, _ in specimens("draft")])
+def test_every_drafter_goes_into_a_mix(spec: str) -> None:
+    """It then sees the others' guesses in the tree, and its own may be missing: greedy texts stay as they are."""
+    for seed, nodes in itertools.product(range(4), (2, 9)):
+        toy = ToyModel(vocab=3, seed=seed)
+
+        def text(draft: Drafter, toy: ToyModel = toy) -> list[int]:
+            built = build(recipe(draft), toy)
+            parts = (built.draft, built.verify, built.laws, built.constrain, Seeded(0), Stop(max_new_tokens=12))
+            program = speculate(toy.session([0, 1]), *parts, built.want)
+            return [token for _, step in together([program]) for token in step.tokens]
+
+        plain = text(part("draft", "none"))  # type: ignore[arg-type]
+        for first in (True, False):
+            for other in (Recycling(), NGram(min=1)):
+                mine: Any = dict(specimens("draft"))[spec]
+                assert text(Mix((mine, other) if first else (other, mine), nodes=nodes)) == plain

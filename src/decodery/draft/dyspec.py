@@ -76,8 +76,9 @@ class DySpec(Grown):
         # Where the text ended early, nobody knows what would have stood next.
         for accepted in path if len(step.tokens) == len(path) else (*path, ROOT):
             for child in step.tree.children(node):
-                stood, judged = self._stood.get(key := self._alike[step.tree.words(child)], (0, 0))
-                self._stood[key] = stood + (child == accepted), judged + 1
+                if key := self._alike.get(step.tree.words(child)):  # else another drafter's, in a mix
+                    stood, judged = self._stood.get(key, (0, 0))
+                    self._stood[key] = stood + (child == accepted), judged + 1
                 if child == accepted:
                     break
             node = accepted

@@ -19,7 +19,7 @@ class Match(NamedTuple):
     """The longest suffix of a text that an automaton knows.
 
     ``new``: for how many occurrences the chance of a new token counts, for each token that was seen after a suffix
-    (0.5: method D of prediction by partial matching, Howard 1993).
+    (1: method C of prediction by partial matching, Moffat 1990).
     """
 
     automaton: Automaton

@@ -21,7 +21,7 @@ class Text:
 class Past:
     """Reads each request's tokens when the next one begins, so no step waits for it; keeps the newest ``limit`` tokens.
 
-    Beyond that the oldest texts are forgotten, half of the room at once, for the automaton must be built anew.
+    Beyond that the oldest are forgotten, half of the room at once, for the automaton must be built anew.
     """
 
     limit: int
@@ -30,8 +30,9 @@ class Past:
 
     def open(self) -> Text:
         """A new request begins: what the others have by now is known to it, its own tokens to those after it."""
-        if sum(len(text.tokens) for text in self.texts) > self.limit:
-            self.replace(self.texts)
+        # A token needs one state or two; where they are more than the texts need, texts were taken back.
+        if sum(len(text.tokens) for text in self.texts) > self.limit or len(self.automaton.link) > 2 * self.limit + 1:
+            self.replace(self.texts, self.limit // 2)
         for text in self.texts:
             for token in text.tokens[text.read :]:
                 text.last = self.automaton.add(token, text.last)
@@ -39,14 +40,13 @@ class Past:
         self.texts.append(Text())
         return self.texts[-1]
 
-    def replace(self, texts: Iterable[Text]) -> None:
-        """Begin anew with the newest of these texts that fill half the room; requests under way keep what they know."""
+    def replace(self, texts: Iterable[Text], room: int) -> None:
+        """Begin anew with the newest ``room`` tokens of these texts; requests under way keep what they know."""
         kept: list[Text] = []
-        room = self.limit // 2
         for text in reversed(list(texts)):
-            room -= len(text.tokens)
-            if room < 0:
+            if room <= 0:
                 break
-            text.read = text.last = 0
-            kept.append(text)
+            kept.append(text if len(text.tokens) <= room else Text(text.tokens[-room:]))
+            kept[-1].read = kept[-1].last = 0
+            room -= len(text.tokens)
         self.texts, self.automaton = kept[::-1], Automaton()

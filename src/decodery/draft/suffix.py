@@ -88,7 +88,7 @@ class Suffix(Drafter):
 
     def remember(self, memory: Mapping[str, Array]) -> None:
         texts = groupby(memory["tokens"].tolist(), lambda token: token == NO_TOKEN)
-        self._past.replace(Text(list(tokens)) for ends, tokens in texts if not ends)
+        self._past.replace((Text(list(tokens)) for ends, tokens in texts if not ends), self.recall)
 
     def _read(self, tokens: Sequence[int]) -> None:
         text = self._text
