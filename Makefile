@@ -25,11 +25,11 @@ check: $(READY)
 	$(VENV)/bin/mypy
 
 docs: $(READY)
-	$(PY) -m decodery.docs
+	$(PY) tools/docs.py
 
 golden: $(READY)
 	$(PY) -m pytest tests/laws -n 2 --update-golden
-	$(PY) -m decodery.docs
+	$(PY) tools/docs.py
 
 $(READY): pyproject.toml
 	python3 -m venv $(VENV)

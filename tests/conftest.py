@@ -29,17 +29,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def repeatable() -> Iterator[None]:
     """A request without a seed has one here: what fails once fails again."""
-    from decodery.chooser import Seeded
+    from decodery.core.chooser import Seeded
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("decodery.engine.Seeded", lambda *seed: Seeded(*(seed or (0,))))
+        patch.setattr("decodery.run.answer.Seeded", lambda *seed: Seeded(*(seed or (0,))))
         yield
 
 
 @pytest.fixture
 def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """No step takes any time: a planner is told by the test what things cost, not by a busy machine."""
-    monkeypatch.setattr("decodery.stats.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("decodery.core.stats.perf_counter", lambda: 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from small import characters, llama, loaded, pieces, train
 from torch.nn.functional import cross_entropy
 
 import decodery
+from decodery.core.tree import TokenTree
 from decodery.draft.dynamic_exit import DynamicExit
 from decodery.draft.layer_skip import LayerSkip
-from decodery.tree import TokenTree
 
 DEPTH, WIDTH, STEPS, NEW = 6, 128, 500, 192
 EXITS, LENGTHS = range(1, DEPTH), (1, 2, 3, 4, 6, 8, 11, 14, 17)

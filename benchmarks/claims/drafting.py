@@ -18,14 +18,15 @@ from typing import Any
 import torch
 from harness import DATA, record
 
-from decodery.chooser import Seeded
-from decodery.law import Laws
+from decodery.core.chooser import Seeded
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step, Verdict
+from decodery.core.values import Budget, Rows
+from decodery.draft.lib.store import index
 from decodery.model.load import load_text
 from decodery.model.session import Session
 from decodery.model.toy import ToyArena
-from decodery.recipe import part
-from decodery.store import index
-from decodery.words import Budget, Drafter, Rows, Step, Verdict
+from decodery.run.recipe import part
 
 CONTEXT, STEPS, BUDGET = 8192, 300, Budget(16, 16)
 NAMES = ("ngram", "copyspec", "suffix", "recycling", "aded", "datastore")

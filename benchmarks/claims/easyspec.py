@@ -14,11 +14,13 @@ import torch
 from harness import DATA, record, spec_bench
 
 import decodery
+from decodery.core.chooser import Chooser
+from decodery.core.step import Step
+from decodery.core.tree import TokenTree
+from decodery.core.values import Tensor, Want
 from decodery.draft.easyspec import EasySpec, grouped
-from decodery.draft.grow import Drawn
+from decodery.draft.lib.draft_model import Drawn
 from decodery.model.session import Session
-from decodery.tree import TokenTree
-from decodery.words import Chooser, Step, Tensor, Want
 
 TEXTS, LENGTH, LAST, PROMPTS, NEW = 6, 96, 8, 3, 240
 FINAL = Want(frozenset({Want.FINAL}))

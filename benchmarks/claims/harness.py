@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from decodery.doctor import machine
+from decodery.inspect.doctor import machine
 from decodery.model.model import Model
 
 RESULTS = Path("benchmarks/results/2026-11-25-xeon-2core/claims")

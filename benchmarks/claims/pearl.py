@@ -18,10 +18,10 @@ import torch
 from harness import record, spec_bench
 
 import decodery
+from decodery.core.tree import TokenTree
 from decodery.draft.model import ModelDraft
 from decodery.draft.pearl import Pearl
 from decodery.model.model import Model
-from decodery.tree import TokenTree
 
 GAMMA, PROMPTS, NOISE = 4, 2, 0.02
 

@@ -14,11 +14,11 @@ import torch
 from harness import DATA, record
 
 import decodery
+from decodery.core.tree import TokenTree
+from decodery.core.values import Tensor
 from decodery.draft.rapid import RapidDraft, rank
 from decodery.model.session import Session
-from decodery.tree import TokenTree
 from decodery.verify.rapid import RapidVerify, tilt
-from decodery.words import Tensor
 
 CHUNKS, CHUNK, NEEDLES, TASKS, ANSWER = 20, 48, 100, 6, 6
 ETAS = (0, 1, 5, 10, 20, 50)

@@ -13,13 +13,14 @@ from typing import Any
 from harness import DATA, RESULTS, differs, record, spec_bench
 
 import decodery
-from decodery.chooser import Seeded
+from decodery.core.chooser import Chooser, Seeded
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step
+from decodery.core.values import Budget
 from decodery.draft.aded import Aded
 from decodery.draft.copyspec import CopySpec
 from decodery.draft.recycling import Recycling
-from decodery.law import Laws
 from decodery.model.session import Session
-from decodery.words import Budget, Chooser, Drafter, Step
 
 NEW, PROMPTS = 24, 20
 

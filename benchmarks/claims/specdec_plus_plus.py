@@ -16,11 +16,11 @@ import torch
 from harness import record, spec_bench
 
 import decodery
-from decodery.chooser import Seeded
+from decodery.core.chooser import Seeded
+from decodery.core.roles import Laws
+from decodery.core.values import Budget
 from decodery.draft.specdec_plus_plus import EDGES, SpecDecPlusPlus
 from decodery.guide.temperature import Temperature
-from decodery.law import Laws
-from decodery.words import Budget
 
 TEN, PLACES, APART, HALF = 10, 8, 3, 8
 LAYERS = tuple(i for i in range(30) if not 12 <= i < 18)

@@ -13,8 +13,8 @@ from harness import record, spec_bench
 from small import llama, loaded, train
 
 import decodery
-from decodery.compare import TIE
 from decodery.draft.speculative_jacobi import SpeculativeJacobi
+from decodery.inspect.compare import TIE
 
 SIDE, COLOURS, COUPLING, IMAGES, SWEEPS = 8, 4, 0.9, 1500, 40
 PROMPTS, NEW, SAMPLES = 20, 12, 96

@@ -10,8 +10,8 @@ from typing import Any
 from harness import record, spec_bench
 
 import decodery
+from decodery.core.roles import Laws
 from decodery.draft.swift import Swift
-from decodery.law import Laws
 
 SETS, STREAM, FURTHER, NEW = 200, 30, 3, 64
 

@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 import decodery
-from decodery.compare import TIE
 from decodery.draft.layer_skip import LayerSkip, spread
+from decodery.inspect.compare import TIE
 
 DEPTH, SPEEDUP, WIDTH, STEPS, TUNING, CUT = 9, 3, 96, 200, 80, 64
 KEPT = DEPTH // SPEEDUP

@@ -10,13 +10,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from decodery.core import former
+
 if TYPE_CHECKING:
-    from decodery.engine import Output, Stream, decode, stream
-    from decodery.errors import DecoderyError
-    from decodery.memory import load_memory, save_memory
+    from decodery.core.errors import DecoderyError
+    from decodery.draft.lib.memory import load_memory, save_memory
     from decodery.model.load import load, resolve
     from decodery.model.model import Model
-    from decodery.recipe import Recipe
+    from decodery.run.answer import Output, Stream, decode, stream
+    from decodery.run.recipe import Recipe
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,18 +36,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "decode": "decodery.engine",
-    "stream": "decodery.engine",
-    "Output": "decodery.engine",
-    "Stream": "decodery.engine",
+    "decode": "decodery.run.answer",
+    "stream": "decodery.run.answer",
+    "Output": "decodery.run.answer",
+    "Stream": "decodery.run.answer",
     "load": "decodery.model.load",
     "resolve": "decodery.model.load",
     "Model": "decodery.model.model",
-    "load_memory": "decodery.memory",
-    "save_memory": "decodery.memory",
-    "Recipe": "decodery.recipe",
-    "DecoderyError": "decodery.errors",
+    "load_memory": "decodery.draft.lib.memory",
+    "save_memory": "decodery.draft.lib.memory",
+    "Recipe": "decodery.run.recipe",
+    "DecoderyError": "decodery.core.errors",
 }
+
+
+former.install()
 
 
 def __getattr__(name: str) -> Any:

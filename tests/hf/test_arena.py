@@ -10,14 +10,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Cap, Rows
 from decodery.model.arena import Arena
 from decodery.model.probe import examine
 from decodery.model.session import Ask, Session, forward
 from decodery.model.slots import SlotArena
-from decodery.model.torch_backend import TorchBackend
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Cap, Rows
+from decodery.model.torch.backend import TorchBackend
 
 from .tiny import CONFIGS, TREES, VOCAB, network, truth
 
@@ -110,7 +110,7 @@ def examined(name: str) -> Any:
 def graphs(tmp_path_factory: Any) -> Any:
     """Tiny networks as OpenVINO graphs."""
     pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
-    from decodery.model.openvino_backend import OpenVinoBackend, convert
+    from decodery.model.openvino.backend import OpenVinoBackend, convert
 
     @cache
     def backend(name: str) -> OpenVinoBackend:
@@ -179,7 +179,7 @@ def test_view_sees_the_trunk_and_leaves_no_trace(name: str) -> None:
 @pytest.mark.parametrize("name", TREES)
 def test_hidden_states(name: str) -> None:
     """The states asked for are those of the model, at the rows asked for."""
-    from decodery.words import Want
+    from decodery.core.values import Want
 
     session = Session(examined(name).open(1), [5, 9, 12, 7])
     rows = session.forward(TokenTree.chain([20, 21]), Want(frozenset({0, 1, Want.FINAL})))

@@ -20,17 +20,18 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 import decodery
-from decodery.build import Built, build
-from decodery.chooser import Seeded
-from decodery.law import Law
-from decodery.loop import speculate, together
+from decodery.core.chooser import Chooser, Seeded
+from decodery.core.law import Law
+from decodery.core.step import Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Rows, Tensor
 from decodery.model.model import Model
 from decodery.model.toy import ToyModel
-from decodery.recipe import Recipe
-from decodery.stop import Stop
-from decodery.tree import ROOT, TokenTree
+from decodery.run.build import Built, build
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import Recipe
 from decodery.verify.residual import Residual
-from decodery.words import Chooser, Rows, Tensor, Verdict
 
 from ..laws.exact import wanted
 from .test_decode import tokenizer

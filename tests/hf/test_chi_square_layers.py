@@ -16,19 +16,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from decodery.build import Built, build
-from decodery.chooser import Seeded
-from decodery.loop import speculate, together
+from decodery.core.chooser import Seeded
+from decodery.core.step import Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import TokenTree
+from decodery.core.values import Tensor
 from decodery.model.arena import Answer, Arena, Feed, Handle
 from decodery.model.session import Session
 from decodery.model.slots import SlotArena
-from decodery.model.torch_backend import TorchBackend
+from decodery.model.torch.backend import TorchBackend
 from decodery.model.toy import ToyArena, ToyModel
-from decodery.recipe import Recipe
-from decodery.stop import Stop
-from decodery.tree import TokenTree
+from decodery.model.variant import LayerSet
+from decodery.run.build import Built, build
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import Recipe
 from decodery.verify.residual import Residual
-from decodery.words import LayerSet, Tensor, Verdict
 
 from ..laws.exact import wanted
 from .test_chi_square import ALPHA, GUIDES, fit

@@ -31,15 +31,16 @@ from transformers.generation.streamers import BaseStreamer
 
 import decodery
 import decodery.hf
+from decodery.core.chooser import Chooser
+from decodery.core.errors import DecoderyError, PartsClash, UnknownPart
+from decodery.core.roles import Drafter, Laws
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget
 from decodery.draft.model import ModelDraft
 from decodery.draft.ngram import NGram
-from decodery.errors import DecoderyError, PartsClash, UnknownPart
 from decodery.hf import CustomGenerate, custom_generate
-from decodery.law import Laws
 from decodery.model import model as model_module
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter
 
 from .tiny import SIZES, VOCAB, network
 

@@ -14,15 +14,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import decodery
-from decodery.draft.grow import Grown, Thinned
+from decodery.core.errors import BadLogits, BadPrompt, DecoderyError, PartsClash
+from decodery.core.values import Cap
+from decodery.draft.lib.draft_model import Grown, Thinned
 from decodery.draft.pearl import Pearl
 from decodery.draft.rapid import RapidDraft, shorten
 from decodery.draft.recycling import Recycling
-from decodery.errors import BadLogits, BadPrompt, DecoderyError, PartsClash
 from decodery.model.model import Model
 from decodery.model.slots import SlotArena
-from decodery.registry import ROLES, entries
-from decodery.words import Cap
+from decodery.run.registry import ROLES, entries
 
 from .tiny import CONFIGS, VOCAB, network, truth
 

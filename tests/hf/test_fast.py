@@ -16,9 +16,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 import decodery
+from decodery.change.int8 import encode, round_weights
 from decodery.model import fast as module
-from decodery.model.eight_bits import encode, round_weights
-from decodery.model.fast import ROWS, WAYS, Choice, choose, fast
+from decodery.model.torch.fast import ROWS, WAYS, Choice, choose, fast
 
 from .test_decode import OPTIONS, PROMPTS, plain, tokenizer
 from .tiny import CONFIGS, VOCAB, network

@@ -12,19 +12,20 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import decodery
-from decodery.chooser import Seeded
+from decodery.core.chooser import Seeded
+from decodery.core.roles import Laws
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Cap, Tensor, Want
 from decodery.draft.dynamic_exit import DynamicExit
 from decodery.draft.easyspec import EasySpec, grouped
 from decodery.draft.layer_skip import LayerSkip, spread
 from decodery.draft.swift import Swift, without
-from decodery.law import Laws
 from decodery.model.arena import Feed
 from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.model.slots import SlotArena
-from decodery.model.torch_backend import TorchBackend
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Cap, Half, Shared, Tensor, Want
+from decodery.model.torch.backend import TorchBackend
+from decodery.model.variant import Half, Shared
 
 from .test_decode import OPTIONS, PROMPTS, tokenizer
 from .tiny import CONFIGS, KINDS, TREES, VOCAB, network
@@ -280,7 +281,7 @@ def test_a_draft_runs_its_layers_and_the_prompt_all() -> None:
 
 
 def budget() -> Any:
-    from decodery.words import Budget
+    from decodery.core.values import Budget
 
     return Budget(99, 99)
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import decodery
-from decodery.build import build
-from decodery.compare import TIE
+from decodery.core.errors import PartsClash
+from decodery.core.tree import TokenTree
+from decodery.draft.lib.store import Store
 from decodery.draft.rapid import shorten
-from decodery.errors import PartsClash
-from decodery.registry import ROLES
-from decodery.store import Store
-from decodery.tree import TokenTree
+from decodery.inspect.compare import TIE
+from decodery.run.build import build
+from decodery.run.registry import ROLES
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 NEW = 24

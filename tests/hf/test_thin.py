@@ -12,12 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel
 
 import decodery
-from decodery.errors import BadModel, PartsClash
+from decodery.change.layer_speedup import thin
+from decodery.core.errors import BadModel, PartsClash
+from decodery.core.values import Cap
 from decodery.model.model import Model
-from decodery.model.thin import spread, thin
-from decodery.model.torch_backend import cache_name
-from decodery.registry import ROLES, find
-from decodery.words import Cap
+from decodery.model.torch.backend import cache_name
+from decodery.model.variant import spread
+from decodery.run.registry import ROLES, find
 
 from .test_decode import EAGER, PROMPTS, model, tokenizer
 from .tiny import SIZES

@@ -11,16 +11,18 @@ from typing import Any
 
 import torch
 
-from decodery.build import Built
-from decodery.chooser import Seeded, enumerate_law
-from decodery.constrain.walk import masks, run
-from decodery.loop import speculate, together
+from decodery.core.chooser import Chooser, Seeded, enumerate_law
+from decodery.core.roles import Part
+from decodery.core.stop import Stop
+from decodery.core.values import Rows, Scheme
+from decodery.core.walk import masks, run
 from decodery.model.session import Session
 from decodery.model.toy import ToyModel
-from decodery.recipe import Recipe
-from decodery.registry import ROLES, find
-from decodery.stop import Stop
-from decodery.words import Chooser, LayerSet, Part, Rows, Scheme
+from decodery.model.variant import LayerSet
+from decodery.run.build import Built
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import Recipe
+from decodery.run.registry import ROLES, find
 
 PROMPT = (0, 1, 0)
 LENGTH = 2

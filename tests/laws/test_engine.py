@@ -1,7 +1,7 @@
 """The whole engine is exact: every draft x verify x guide x constraint that the builder allows, and in a batch.
 
 What it refuses is a golden file, so an incompatibility is a documented fact. `pytest tests/laws --update-golden` writes
-the files anew and `python -m decodery.docs` the table in docs/composition.md; the diff shows what got better or worse.
+the files anew and `make docs` the table in docs/composition.md; the diff shows what got better or worse.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from decodery.build import build
-from decodery.errors import PartsClash
+from decodery.core.errors import PartsClash
+from decodery.core.roles import Guide, Part
 from decodery.guide.temperature import Temperature
 from decodery.model.toy import ToyModel
-from decodery.words import Guide, Part
+from decodery.run.build import build
 
 from .exact import Count, produced, recipe, specimens, variation, wanted
 

@@ -12,16 +12,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decodery.chooser import Scripted, Seeded, enumerate_law
-from decodery.law import Law, Laws
-from decodery.loop import speculate, together
+from decodery.core.chooser import Chooser, Scripted, Seeded, enumerate_law
+from decodery.core.law import Law
+from decodery.core.roles import Constraint, Drafter, Laws
+from decodery.core.stop import Stop
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Rows, Scheme, Tensor
 from decodery.model.session import Session
 from decodery.model.toy import ToyModel
-from decodery.stop import Stop
-from decodery.tree import ROOT, TokenTree
+from decodery.run.loop import speculate, together
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
-from decodery.words import Budget, Chooser, Constraint, Drafter, Rows, Scheme, Tensor
 
 from .exact import specimens
 

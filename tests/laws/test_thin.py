@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from decodery.build import build
-from decodery.errors import PartsClash
+from decodery.core.errors import PartsClash
+from decodery.core.roles import Part
+from decodery.core.values import Cap, Tensor
 from decodery.model.toy import LanguageModel, ToyModel, table
-from decodery.recipe import part
-from decodery.words import Cap, Part, Tensor
+from decodery.run.build import build
+from decodery.run.recipe import part
 
 from .exact import PROMPT, Count, produced, recipe, specimens, variation, wanted
 

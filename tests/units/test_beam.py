@@ -14,27 +14,28 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from decodery.chooser import Seeded
 from decodery.constrain.free import Free
 from decodery.constrain.regex import Regex
+from decodery.core.chooser import Seeded
+from decodery.core.errors import BadLogits, DecoderyError
+from decodery.core.roles import Constraint, Guide, Laws, Program
+from decodery.core.step import Step
+from decodery.core.stop import Stop
+from decodery.core.text import TextStream
+from decodery.core.values import LOGITS, Candidate, Rows, Tensor, Want
 from decodery.draft.none import NoDraft
-from decodery.errors import BadLogits, DecoderyError
 from decodery.guide.cfg import ClassifierFree
 from decodery.guide.no_repeat_ngram import NoRepeatNGram
 from decodery.guide.repetition import Repetition
-from decodery.law import Laws
-from decodery.loop import speculate, together
 from decodery.model.session import Session
 from decodery.model.slots import SlotArena
-from decodery.model.states import StateArena
-from decodery.model.torch_backend import TorchBackend
+from decodery.model.snapshots import StateArena
+from decodery.model.torch.backend import TorchBackend
 from decodery.model.toy import ToyModel
-from decodery.recipe import Recipe
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import Recipe
 from decodery.search.beam import Beam
-from decodery.stop import Stop
-from decodery.text import TextStream
 from decodery.verify.greedy import Greedy
-from decodery.words import LOGITS, Candidate, Constraint, Guide, Program, Rows, Step, Tensor, Want
 
 PROMPT = (0, 1, 0)
 Words = tuple[int, ...]

@@ -20,10 +20,10 @@ from decodery.bench.grade import code, number, passes
 from decodery.bench.report import publish
 from decodery.bench.runners import ALL, PLAIN, Ours, Told, methods, peer, peer_names
 from decodery.bench.suites import Task, spread, tasks_of
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
+from decodery.core.values import Cap
 from decodery.model.toy import ToyModel
-from decodery.registry import ROLES
-from decodery.words import Cap
+from decodery.run.registry import ROLES
 
 from ..hf.test_decode import model as tiny
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from decodery.build import build
-from decodery.errors import DecoderyError, PartsClash
+from decodery.core.errors import DecoderyError, PartsClash
 from decodery.model.toy import ToyModel
-from decodery.recipe import Recipe
+from decodery.run.build import build
+from decodery.run.recipe import Recipe
 
 
 @pytest.mark.parametrize(

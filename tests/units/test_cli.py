@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from decodery import doctor
 from decodery.cli import app
-from decodery.doctor import machine
+from decodery.inspect.doctor import machine
 
 from ..hf.test_decode import tokenizer
 from ..hf.tiny import network
@@ -171,7 +171,7 @@ def test_chat(tiny: str, tmp_path: Path, monkeypatch: Any) -> None:
 
 
 def test_interrupt_stops_the_answer_not_the_chat(tiny: str, monkeypatch: Any) -> None:
-    import decodery.chat as chat
+    import decodery.cli.chat as chat
 
     lines = iter(["w5 w9", "w12", "/quit"])
     monkeypatch.setattr("rich.console.Console.input", lambda *_, **__: next(lines))

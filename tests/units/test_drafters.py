@@ -15,29 +15,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decodery.build import build
-from decodery.chooser import Seeded
+from decodery.core.chooser import Seeded
+from decodery.core.errors import DecoderyError, PartsClash
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step, Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget, Cap, Tensor
 from decodery.draft.aded import Aded, Edge
-from decodery.draft.automaton import Automaton
 from decodery.draft.copyspec import CopySpec
 from decodery.draft.jacobi import Jacobi
-from decodery.draft.matching import Match, chances
+from decodery.draft.lib.automaton import Automaton
+from decodery.draft.lib.earlier_texts import Past
+from decodery.draft.lib.store import Store
+from decodery.draft.lib.suffix_matching import Match, chances
 from decodery.draft.mix import Mix
 from decodery.draft.ngram import NGram
-from decodery.draft.past import Past
 from decodery.draft.recycling import Recycling
 from decodery.draft.suffix import Suffix
-from decodery.errors import DecoderyError, PartsClash
-from decodery.law import Laws
-from decodery.loop import speculate, together
 from decodery.model.session import Session
 from decodery.model.toy import ToyModel, table
-from decodery.recipe import Recipe, part
-from decodery.stop import Stop
-from decodery.store import Store
-from decodery.tree import TokenTree
+from decodery.run.build import build
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import Recipe, part
 from decodery.verify.residual import Residual
-from decodery.words import Budget, Cap, Drafter, Step, Tensor, Verdict
 
 from ..laws.exact import Count, produced, recipe, variation, wanted
 

@@ -13,14 +13,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decodery.draft.template import TEMPLATES, RankPath, Template, checked, template_of, write
-from decodery.errors import BadTemplate, DecoderyError, UnknownPart
-from decodery.fit import Counts, best, chances
-from decodery.law import Law
+from decodery.core.errors import BadTemplate, DecoderyError, UnknownPart
+from decodery.core.law import Law
+from decodery.core.step import Step, Verdict
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget, Rows
+from decodery.draft.lib.template import TEMPLATES, RankPath, Template, checked, template_of, write
+from decodery.inspect.fit_template import Counts, best, chances
 from decodery.model.toy import ToyModel
-from decodery.recipe import Recipe
-from decodery.tree import TokenTree
-from decodery.words import Budget, Rows, Step, Verdict
+from decodery.run.recipe import Recipe
 
 from .test_cli import call, tiny  # noqa: F401
 
@@ -193,7 +194,7 @@ def test_a_drafter_unrolls_the_file(tmp_path: Path) -> None:
     toy = ToyModel()
     draft: Any = Recipe.of(f"recycling:template={tmp_path / 'tree.json'}").draft
     draft._after.update({0: [1, 2], 2: [0]})
-    from decodery.chooser import Seeded
+    from decodery.core.chooser import Seeded
 
     session = toy.session([1, 0])
     assert draft.propose(session, Budget(9, 9), Seeded(0)).tokens == [2, 0, 1]

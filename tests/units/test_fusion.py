@@ -13,8 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decodery.build import build
-from decodery.chooser import Seeded
+from decodery.core.chooser import Seeded
+from decodery.core.errors import PartsClash
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step
+from decodery.core.stop import Stop
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Scheme, Tensor
 from decodery.draft.cascade import Cascade
 from decodery.draft.mix import Mix
 from decodery.draft.model import ModelDraft
@@ -22,16 +27,12 @@ from decodery.draft.ngram import NGram
 from decodery.draft.rasd import Rasd, pruned
 from decodery.draft.recycling import Recycling
 from decodery.draft.suffix import Suffix
-from decodery.errors import PartsClash
 from decodery.guide.temperature import Temperature
-from decodery.law import Laws
-from decodery.loop import speculate, together
 from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.toy import LanguageModel, ToyArena, ToyModel, table
-from decodery.recipe import describe, part
-from decodery.stop import Stop
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Drafter, Scheme, Step, Tensor
+from decodery.run.build import build
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import describe, part
 
 from ..laws.exact import Count, produced, recipe, specimens, variation, wanted
 

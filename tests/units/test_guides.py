@@ -25,7 +25,10 @@ from transformers import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
-from decodery.errors import PartsClash
+from decodery.core.errors import PartsClash
+from decodery.core.roles import Guide, Model
+from decodery.core.tree import TokenTree
+from decodery.core.values import Rows, Tensor
 from decodery.guide import top_p
 from decodery.guide.cfg import ClassifierFree
 from decodery.guide.frequency import Frequency
@@ -41,9 +44,7 @@ from decodery.guide.top_k import TopK
 from decodery.guide.top_p import TopP
 from decodery.guide.typical_p import TypicalP
 from decodery.model.toy import ToyModel
-from decodery.registry import ROLES, find
-from decodery.tree import TokenTree
-from decodery.words import Guide, Model, Rows, Tensor
+from decodery.run.registry import ROLES, find
 
 V = 60
 SEEDS = range(12)

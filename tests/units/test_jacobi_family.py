@@ -13,23 +13,25 @@ import pytest
 import torch
 
 import decodery
-from decodery.build import build
-from decodery.chooser import Seeded, enumerate_law
-from decodery.compare import TIE
+from decodery.core.chooser import Chooser, Seeded, enumerate_law
+from decodery.core.errors import DecoderyError
+from decodery.core.law import Law
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step, Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget, Rows, Tensor
 from decodery.draft.lookahead import GUESS, Lookahead
 from decodery.draft.speculative_jacobi import Guess, SpeculativeJacobi
-from decodery.errors import DecoderyError
 from decodery.guide.temperature import Temperature
-from decodery.law import Law, Laws
-from decodery.loop import speculate, together
+from decodery.inspect.compare import TIE
 from decodery.model.arena import Arena
 from decodery.model.toy import ToyArena, ToyModel, table
-from decodery.plan import OFF, Fixed, Plan
-from decodery.recipe import Recipe, part
-from decodery.stop import Stop
-from decodery.tree import TokenTree
+from decodery.plan.planner import OFF, Fixed, Plan
+from decodery.run.build import build
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import Recipe, part
 from decodery.verify.residual import Residual
-from decodery.words import Budget, Chooser, Drafter, Rows, Step, Tensor, Verdict
 
 from ..laws.exact import PROMPT, recipe, variation, wanted
 

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decodery.build import build
-from decodery.chooser import Seeded
+from decodery.core.chooser import Seeded
+from decodery.core.errors import DecoderyError, PartsClash
+from decodery.core.roles import Laws
+from decodery.core.tree import ROOT
+from decodery.core.values import Budget, Cap, Tensor
 from decodery.draft.dynamic_exit import Shadow, best
-from decodery.draft.skip_search import SkipSearch
+from decodery.draft.lib.skip_search import SkipSearch
 from decodery.draft.swift import Swift, even, without
-from decodery.errors import DecoderyError, PartsClash
-from decodery.law import Laws
 from decodery.model.arena import Arena
-from decodery.model.thin import spread
 from decodery.model.toy import ToyArena, ToyModel
-from decodery.recipe import Recipe, part
-from decodery.tree import ROOT
-from decodery.words import Budget, Cap, Half, Tensor
+from decodery.model.variant import Half, spread
+from decodery.run.build import build
+from decodery.run.recipe import Recipe, part
 
 # ---- layer-skip --------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import decodery
-from decodery.errors import BadModel
+from decodery.core.errors import BadModel
 from decodery.model import load as loading
 
 from ..hf.test_decode import tokenizer

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import decodery
-from decodery.build import build
-from decodery.chooser import Seeded
+from decodery.core.chooser import Seeded
+from decodery.core.errors import BadMemory, DecoderyError
+from decodery.core.roles import Drafter
+from decodery.core.stop import Stop
 from decodery.draft.aded import Aded
+from decodery.draft.lib.memory import load_memory, remembered, save_memory
 from decodery.draft.mix import Mix
 from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
 from decodery.draft.specdec_plus_plus import SpecDecPlusPlus
 from decodery.draft.suffix import Suffix
-from decodery.errors import BadMemory, DecoderyError
-from decodery.loop import speculate, together
-from decodery.memory import load_memory, remembered, save_memory
 from decodery.model.toy import ToyModel
-from decodery.stop import Stop
-from decodery.words import Drafter
+from decodery.run.build import build
+from decodery.run.loop import speculate, together
 
 from ..laws.exact import recipe
 from .test_cli import call, tiny  # noqa: F401
@@ -157,7 +157,7 @@ class Odd(Recycling):
 )
 def test_what_is_no_recycling_memory_is_refused(said: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """Also where the checksum is right: other arrays, other lengths, token ids beyond the vocabulary."""
-    monkeypatch.setattr("decodery.memory.name_of", lambda _: ("draft", "recycling"))
+    monkeypatch.setattr("decodery.draft.lib.memory.name_of", lambda _: ("draft", "recycling"))
     odd = Odd()
     odd.said = said
     save_memory(odd, TOY, tmp_path / "m")
@@ -207,7 +207,7 @@ def test_a_memory_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: An
     save_memory(draft, TOY, file)
     before = file.read_bytes()
     decoded(draft, (3, 4, 5))
-    monkeypatch.setattr("decodery.memory.os.replace", lambda *_: 1 / 0)
+    monkeypatch.setattr("decodery.draft.lib.memory.os.replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_memory(draft, TOY, file)
     assert file.read_bytes() == before

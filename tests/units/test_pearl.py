@@ -14,21 +14,24 @@ from typing import Any
 import pytest
 import torch
 
-from decodery.build import build
-from decodery.chooser import Seeded, enumerate_law
+from decodery.core.chooser import Chooser, Seeded, enumerate_law
+from decodery.core.errors import DecoderyError, PartsClash
+from decodery.core.law import Law
+from decodery.core.roles import Drafter, Program, Verifier
+from decodery.core.step import Step, Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Rows, Tensor
 from decodery.draft.model import ModelDraft
 from decodery.draft.pearl import Pearl
-from decodery.errors import DecoderyError, PartsClash
 from decodery.guide.temperature import Temperature
-from decodery.law import Law
-from decodery.loop import speculate, together
 from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.toy import LanguageModel, ToyArena, ToyModel, table
-from decodery.plan import OFF, Auto, Costs, Fixed, Plan
-from decodery.recipe import part
-from decodery.stop import Stop
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Chooser, Drafter, Program, Rows, Step, Tensor, Verdict, Verifier
+from decodery.plan.costs import Costs
+from decodery.plan.planner import OFF, Auto, Fixed, Plan
+from decodery.run.build import build
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import part
 
 from ..laws.exact import PROMPT, Count, produced, recipe, variation, wanted
 

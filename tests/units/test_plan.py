@@ -11,18 +11,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decodery.build import build
-from decodery.chooser import enumerate_law
-from decodery.errors import DecoderyError
-from decodery.forecast import Place
+from decodery.core.chooser import enumerate_law
+from decodery.core.errors import DecoderyError
+from decodery.core.law import Law
+from decodery.core.step import Step, Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Rows, Scheme
 from decodery.guide.temperature import Temperature
-from decodery.law import Law
-from decodery.loop import speculate, together
 from decodery.model.toy import ToyModel
-from decodery.plan import MARGIN, OFF, Auto, Costs, Fixed, Habits, plan_of
-from decodery.stop import Stop
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Rows, Scheme, Step, Verdict
+from decodery.plan.acceptance import Place
+from decodery.plan.costs import Costs
+from decodery.plan.planner import MARGIN, OFF, Auto, Fixed, Habits, plan_of
+from decodery.run.build import build
+from decodery.run.loop import speculate, together
 
 from ..laws.exact import LENGTH, PROMPT, recipe, specimens, variation, wanted
 
@@ -102,7 +104,7 @@ def test_planned_decoding_is_exact(draft: str, cost: str, record_property: Any) 
 def run(plan: Auto, draft: str, steps: int = 60) -> list[TokenTree]:
     toy = ToyModel(vocab=8, seed=2)
     built = build(recipe(dict(specimens("draft"))[draft], None, [Temperature(3.0)]), toy)
-    from decodery.chooser import Seeded
+    from decodery.core.chooser import Seeded
 
     parts = (built.draft, built.verify, built.laws, built.constrain, Seeded(1), Stop(max_new_tokens=steps, context=64))
     return [step.tree for _, step in together([speculate(toy.session(PROMPT), *parts, built.want, plan)])]

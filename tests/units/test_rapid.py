@@ -5,17 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from decodery.build import build
-from decodery.chooser import Seeded, enumerate_law
+from decodery.core.chooser import Chooser, Seeded, enumerate_law
+from decodery.core.law import Law
+from decodery.core.roles import Laws, Verifier
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget, Rows, Scheme
 from decodery.draft.rapid import RapidDraft, shorten
 from decodery.guide.temperature import Temperature
-from decodery.law import Law, Laws
 from decodery.model.toy import ToyModel
-from decodery.recipe import Recipe
-from decodery.tree import TokenTree
+from decodery.run.build import build
+from decodery.run.recipe import Recipe
 from decodery.verify.rapid import RapidVerify, remain, tilt
 from decodery.verify.residual import Residual
-from decodery.words import Budget, Chooser, Rows, Scheme, Verifier
 
 from ..laws.exact import Count, produced, variation, wanted
 

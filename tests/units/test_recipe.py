@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decodery.core.errors import DecoderyError, UnknownPart
 from decodery.draft.copyspec import CopySpec
 from decodery.draft.mix import Mix
 from decodery.draft.model import ModelDraft
 from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
 from decodery.draft.suffix import Suffix
-from decodery.errors import DecoderyError, UnknownPart
 from decodery.guide.top_p import TopP
-from decodery.recipe import Recipe, describe, parse, part, specs
-from decodery.registry import entries, find, name_of
+from decodery.run.recipe import Recipe, describe, parse, part, specs
+from decodery.run.registry import entries, find, name_of
 
 
 def test_three_ways_to_say_it() -> None:

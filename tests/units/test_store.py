@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decodery.build import build
-from decodery.chooser import Seeded
-from decodery.draft.datastore import Datastore, heaviest
-from decodery.errors import BadStore, DecoderyError, PartsClash
+from decodery.core.chooser import Seeded
+from decodery.core.errors import BadStore, DecoderyError, PartsClash
+from decodery.core.values import Budget
+from decodery.draft.datastore import Datastore
+from decodery.draft.lib.store import REACH, SEPARATOR, Store, heaviest, index
 from decodery.model.toy import ToyModel
-from decodery.recipe import Recipe
-from decodery.store import REACH, SEPARATOR, Store, index
-from decodery.words import Budget
+from decodery.run.build import build
+from decodery.run.recipe import Recipe
 
 from .test_cli import call, tiny  # noqa: F401
 
@@ -110,7 +110,7 @@ def test_what_is_on_disk_is_what_was_in_memory(tmp_path: Path) -> None:
 
 
 def test_a_store_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("decodery.store.json.dumps", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("decodery.draft.lib.store.json.dumps", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Store.of([[1]], "x").write(tmp_path / "store")
     assert os.listdir(tmp_path) == []

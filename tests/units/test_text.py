@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from decodery.errors import BadPrompt
-from decodery.stop import Stop
-from decodery.text import Text, TextStream
-from decodery.tree import TokenTree
-from decodery.words import Verdict
+from decodery.core.errors import BadPrompt
+from decodery.core.step import Verdict
+from decodery.core.stop import Stop
+from decodery.core.text import Text, TextStream
+from decodery.core.tree import TokenTree
 
 
 def byte_level() -> Text:

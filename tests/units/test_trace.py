@@ -14,21 +14,23 @@ from typing import Any
 import pytest
 import torch
 
-from decodery.chooser import Seeded
 from decodery.constrain.free import Free
+from decodery.core.chooser import Chooser, Seeded
+from decodery.core.errors import DecoderyError
+from decodery.core.law import Law
+from decodery.core.roles import Drafter, Laws, Program, Verifier
+from decodery.core.stats import Stats
+from decodery.core.step import Step, Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import LOGITS, Budget, Rows, Scheme
 from decodery.draft.ngram import NGram
-from decodery.errors import DecoderyError
-from decodery.law import Law, Laws
-from decodery.loop import speculate, together
+from decodery.inspect.trace import HALF, Recorder
 from decodery.model.toy import ToyModel
+from decodery.run.loop import speculate, together
 from decodery.search.beam import Beam
-from decodery.stats import Stats
-from decodery.stop import Stop
-from decodery.trace import HALF, Recorder
-from decodery.tree import ROOT, TokenTree
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
-from decodery.words import LOGITS, Budget, Chooser, Drafter, Program, Rows, Scheme, Step, Verdict, Verifier
 
 PLAIN = list("abcdef")
 HOSTILE = ["</script><script>alert(1)</script>", "<!--<script>", "\"'\\", "\u2028\u2029", "&lt;{{trace}}", "\ud800"]

@@ -14,22 +14,23 @@ from typing import Any
 import pytest
 import torch
 
-from decodery.build import build
-from decodery.chooser import Seeded, enumerate_law
+from decodery.core.chooser import Chooser, Seeded, enumerate_law
+from decodery.core.errors import DecoderyError, PartsClash
+from decodery.core.roles import Drafter, Laws
+from decodery.core.stop import Stop
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import LOGITS, Budget, Scheme, Tensor
 from decodery.draft.specdec_plus_plus import band
-from decodery.errors import DecoderyError, PartsClash
 from decodery.guide.temperature import Temperature
 from decodery.guide.top_p import TopP
-from decodery.law import Laws
-from decodery.loop import speculate, together
 from decodery.model.arena import Arena
 from decodery.model.toy import ToyArena, ToyModel
-from decodery.plan import Auto, Costs, Plan
-from decodery.recipe import Recipe, part
-from decodery.stop import Stop
-from decodery.tree import ROOT, TokenTree
+from decodery.plan.costs import Costs
+from decodery.plan.planner import Auto, Plan
+from decodery.run.build import build
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import Recipe, part
 from decodery.verify.residual import Residual
-from decodery.words import LOGITS, Budget, Chooser, Drafter, Scheme, Tensor
 
 from ..laws.exact import LENGTH, PROMPT, recipe, variation, wanted
 

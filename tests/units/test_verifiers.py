@@ -16,18 +16,19 @@ import networkx
 import pytest
 import torch
 
-from decodery.build import build
-from decodery.chooser import Seeded, enumerate_law
-from decodery.errors import DecoderyError, PartsClash
+from decodery.core.chooser import Chooser, Seeded, enumerate_law
+from decodery.core.errors import DecoderyError, PartsClash
+from decodery.core.law import Law
+from decodery.core.roles import Drafter, Laws, Verifier
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Rows, Scheme, Tensor
 from decodery.guide.temperature import Temperature
-from decodery.law import Law, Laws
 from decodery.model.toy import ToyModel, table
-from decodery.recipe import Recipe, part
-from decodery.tree import ROOT, TokenTree
+from decodery.run.build import build
+from decodery.run.recipe import Recipe, part
 from decodery.verify.residual import Residual
 from decodery.verify.spectr import SpecTr, least_rho
 from decodery.verify.typical import Typical
-from decodery.words import Budget, Chooser, Drafter, Rows, Scheme, Tensor, Verifier
 
 from ..laws.exact import PROMPT
 

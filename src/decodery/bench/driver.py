@@ -13,7 +13,7 @@ from typing import Any
 from decodery.bench.grade import grade
 from decodery.bench.runners import PLAIN, Runner, Told
 from decodery.bench.suites import Task
-from decodery.errors import BadPrompt, DecoderyError
+from decodery.core.errors import BadPrompt, DecoderyError
 from decodery.model.model import Model
 
 

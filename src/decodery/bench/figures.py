@@ -16,7 +16,7 @@ import numpy as np
 
 from decodery.bench.driver import Record
 from decodery.bench.runners import PLAIN
-from decodery.compare import judge
+from decodery.inspect.compare import judge
 
 RESAMPLES = 1000
 

@@ -10,7 +10,7 @@ from llama_cpp import Llama
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 from decodery.bench.runners import Mark, Told
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
 from decodery.model.load import DEMO, demo_file
 from decodery.model.model import Model
 

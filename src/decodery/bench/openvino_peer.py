@@ -16,11 +16,11 @@ from openvino import opset13 as ops
 from transformers import AutoConfig
 
 from decodery.bench.runners import Mark, Told
-from decodery.errors import DecoderyError
-from decodery.model.kept import cache_dir
+from decodery.core.errors import DecoderyError
+from decodery.model.diskcache import cache_dir
 from decodery.model.load import load, resolve
 from decodery.model.model import Model
-from decodery.model.openvino_backend import folder_of
+from decodery.model.openvino.backend import folder_of
 
 DRAFTS, NGRAM = 5, 3
 """Prompt lookup as in OpenVINO GenAI's own sample."""

@@ -19,11 +19,11 @@ from decodery.bench.figures import Figures
 from decodery.bench.footprint import footprint
 from decodery.bench.runners import ALL, PLAIN, Runner, methods, peer, peer_names
 from decodery.bench.suites import Task
-from decodery.doctor import machine
-from decodery.errors import BadModel, DecoderyError
-from decodery.measure import cost_curve
+from decodery.core.errors import BadModel, DecoderyError
+from decodery.inspect.doctor import machine
 from decodery.model.model import Model
-from decodery.recipe import specs
+from decodery.plan.measure import cost_curve
+from decodery.run.recipe import specs
 
 SIZES = (1, 2, 4, 8, 16)
 

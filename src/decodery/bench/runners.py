@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from decodery.build import build
-from decodery.engine import stream
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
+from decodery.core.stats import Stats
+from decodery.core.values import Tensor
 from decodery.model.load import load
 from decodery.model.model import Model
-from decodery.recipe import Recipe
-from decodery.registry import ROLES
-from decodery.stats import Stats
-from decodery.words import Tensor
+from decodery.run.answer import stream
+from decodery.run.build import build
+from decodery.run.recipe import Recipe
+from decodery.run.registry import ROLES
 
 PLAIN = "none"
 """The method all others are compared with; its answers are the history of later turns."""

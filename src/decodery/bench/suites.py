@@ -11,7 +11,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
 
 MT_BENCH = frozenset(("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"))
 """Spec-Bench reports these categories of MT-Bench as one."""

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from transformers.generation.streamers import BaseStreamer
 
 from decodery.bench.runners import Mark, Told
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
 from decodery.model.load import resolve
 from decodery.model.model import Model
 

@@ -42,7 +42,7 @@ from decodery.cli.common import (
     out,
     recipe_of,
 )
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
 
 
 @app.command()
@@ -74,8 +74,8 @@ def run(
 ) -> None:
     """Answer a prompt, streaming."""
     with errors(), ExitStack() as last:
-        from decodery.engine import stream
-        from decodery.memory import remembered
+        from decodery.draft.lib.memory import remembered
+        from decodery.run.answer import stream
 
         if trace is not None and not trace.absolute().parent.is_dir():
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
@@ -95,7 +95,7 @@ def run(
         )
         recorder = None
         if trace is not None:
-            from decodery.trace import Recorder
+            from decodery.inspect.trace import Recorder
 
             recorder = Recorder(loaded.name, parts.to_dict(), loaded.text)
         for piece in pieces:
@@ -138,8 +138,8 @@ def chat(
 ) -> None:
     """Talk; /help lists the commands. Ctrl-C stops an answer, Ctrl-D ends."""
     with errors():
-        from decodery.chat import Chat
-        from decodery.memory import remembered
+        from decodery.cli.chat import Chat
+        from decodery.draft.lib.memory import remembered
 
         parts = recipe_of(None, draft, verify, guide, "none", "", temperature)
         loaded = load_model(model, dtype, backend, layer_speedup)
@@ -165,7 +165,7 @@ def compare(
 ) -> None:
     """Decode one prompt with several drafters, greedily, and compare: speed, tokens per forward, identical to plain?"""
     with errors():
-        from decodery.compare import compare_drafts
+        from decodery.inspect.compare import compare_drafts
 
         loaded = load_model(model, dtype, backend)
         text = sys.stdin.read() if prompt == "-" else prompt

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
 
 app = typer.Typer(
     help="One decoding engine: choose how tokens are chosen.",
@@ -96,7 +96,7 @@ def recipe_of(
     temperature: float | None,
 ) -> Any:
     """A recipe of the options, or the one in a file."""
-    from decodery.recipe import Recipe
+    from decodery.run.recipe import Recipe
 
     if file is not None:
         if not file.is_file():

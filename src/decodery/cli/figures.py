@@ -54,8 +54,8 @@ def profile(
 ) -> None:
     """Answer a prompt and show where the time goes, phase by phase, and what a forward of n tokens costs."""
     with errors():
-        from decodery.profile import bars
-        from decodery.profile import profile as measure
+        from decodery.inspect.profile import bars
+        from decodery.inspect.profile import profile as measure
 
         parts = recipe_of(None, draft, verify, guide, constrain, "", temperature)
         loaded = load_model(model, dtype, backend)
@@ -77,8 +77,8 @@ def profile(
 def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", backend: BACKEND = "auto", as_json: JSON = False) -> None:
     """What this machine and this model can do, and what a forward costs; with --backend auto on every backend."""
     with errors():
-        from decodery.doctor import examine_all
-        from decodery.errors import BadModel
+        from decodery.core.errors import BadModel
+        from decodery.inspect.doctor import examine_all
 
         models = {}
         for name in ("torch", "openvino") if backend == "auto" else (backend,):

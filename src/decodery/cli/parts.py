@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from decodery.cli.common import JSON, app, errors, out
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
 
 
 @app.command("list")
@@ -20,7 +20,7 @@ def list_parts(
 ) -> None:
     """The parts there are: name, paper, lossless or not, what they need."""
     with errors():
-        from decodery.registry import ROLES, entries
+        from decodery.run.registry import ROLES, entries
 
         if role and role not in ROLES:
             raise DecoderyError(f"there is no role {role!r}; roles: {', '.join(ROLES)}")
@@ -41,7 +41,7 @@ def show(name: Annotated[str, typer.Argument(help="A part, e.g. recycling or gui
         import dataclasses
         import inspect
 
-        from decodery.registry import entries, find
+        from decodery.run.registry import entries, find
 
         role, slash, short = name.rpartition("/")
         found = [e for e in entries() if e.name == short and (not slash or e.role == role)]

@@ -37,7 +37,7 @@ def index(
     with errors():
         from time import perf_counter
 
-        from decodery.store import index as build
+        from decodery.draft.lib.store import index as build
 
         start, text = perf_counter(), text_of(model)
         store = build(files, text.pieces, text.fingerprint, output, model=model)
@@ -70,7 +70,7 @@ def fit_tree(
     """Fit the tree of Token Recycling to a model and prompts, for --draft recycling:template=FILE.json."""
     with errors():
         from decodery.bench.suites import FILES, tasks_of
-        from decodery.fit import fit
+        from decodery.inspect.fit_template import fit
 
         tasks = tasks_of(prompts, None, limit) if prompts in FILES else tasks_of("prompts", Path(prompts), limit)
         loaded = load_model(model, dtype, backend)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from decodery.words import Constraint
+from decodery.core.roles import Constraint
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import llguidance
 
-from decodery.constrain.matcher import MatcherConstraint
+from decodery.constrain.lib.matcher import MatcherConstraint
 
 
 @dataclass

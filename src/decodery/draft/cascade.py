@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Self
 
-from decodery.draft.grow import Grown
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws, Model, Verifier
+from decodery.core.step import Step
+from decodery.core.tree import EMPTY, ROOT, TokenTree
+from decodery.core.values import Budget, Scheme, Want
+from decodery.draft.lib.draft_model import Grown
 from decodery.draft.ngram import NGram
-from decodery.law import Laws
 from decodery.model.session import Session
-from decodery.tree import EMPTY, ROOT, TokenTree
 from decodery.verify.greedy import Greedy
 from decodery.verify.sample_and_match import SampleAndMatch
-from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step, Verifier, Want
 
 
 @dataclass

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget
 from decodery.model.session import Session
-from decodery.tree import TokenTree
-from decodery.words import Budget, Chooser, Drafter, Step
 
 BASE, MODULUS = 1_000_003, (1 << 61) - 1
 """Of the rolling hash. A collision costs a wrong guess and nothing else."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Model
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget
+from decodery.draft.lib.store import REACH, Store, heaviest
 from decodery.model.session import Session
-from decodery.store import REACH, Store
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter, Model
 
 
 @dataclass
@@ -52,25 +53,3 @@ class Datastore(Drafter):
         sample = places[:: -(-len(places) // self.hits) or 1]
         following = self._store.following(sample, matched, min(self.length, budget.depth))
         return heaviest(following, min(self.nodes, budget.nodes), matched)[0]
-
-
-def heaviest(paths: Sequence[Sequence[int]], nodes: int, kind: int = 0) -> tuple[TokenTree, float]:
-    """The ``nodes`` beginnings that most paths share, all of one kind, and how many of them a path has on average."""
-    places: dict[tuple[int, int], int] = {}
-    weight: list[int] = []
-    for path in paths:
-        parent = ROOT
-        for token in path:
-            node = places.setdefault((parent, token), len(weight))
-            if node == len(weight):
-                weight.append(0)
-            weight[node] += 1
-            parent = node
-    # A parent weighs no less than its children and came first, so the order is parents first.
-    tree, at, shared = TokenTree(), {ROOT: ROOT}, 0
-    known = list(places)
-    for node in sorted(range(len(known)), key=lambda node: -weight[node])[:nodes]:
-        parent, token = known[node]
-        at[node] = tree.add(token, at[parent], kind=kind)
-        shared += weight[node]
-    return tree, shared / max(1, len(paths))

@@ -8,11 +8,13 @@ from typing import Self
 
 import torch
 
-from decodery.draft.grow import Thinned
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Laws, Model
+from decodery.core.step import Step
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Cap, Rows, Scheme, Tensor, Want
+from decodery.draft.lib.draft_model import Thinned
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Cap, Chooser, Model, Rows, Scheme, Step, Tensor, Want
 
 PROMPT = 32  # last positions of the prompt that are looked at when a request begins
 

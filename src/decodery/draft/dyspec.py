@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from decodery.draft.grow import Grown
+from decodery.core.chooser import Chooser
+from decodery.core.step import Step
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Scheme, Tensor
+from decodery.draft.lib.draft_model import Grown
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Scheme, Step, Tensor
 
 STEPS = 10
 """Ranges of the draft's chances that are told apart when they are compared with what stood."""

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from decodery.draft.grow import Thinned
-from decodery.errors import PartsClash
-from decodery.law import Law
+from decodery.core.chooser import Chooser
+from decodery.core.errors import PartsClash
+from decodery.core.law import Law
+from decodery.core.roles import Model
+from decodery.core.step import Step
+from decodery.core.tree import EMPTY, ROOT, TokenTree
+from decodery.core.values import Budget, Cap, Scheme, Tensor
+from decodery.draft.lib.draft_model import Thinned
 from decodery.model.session import Session
-from decodery.tree import EMPTY, ROOT, TokenTree
-from decodery.words import Budget, Cap, Chooser, LayerSet, Model, Scheme, Shared, Step, Tensor
+from decodery.model.variant import LayerSet, Shared
 
 
 @dataclass

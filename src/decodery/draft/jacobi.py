@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget
+from decodery.draft.lib.window import rows_along
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter, Step
 
 
 @dataclass
@@ -39,17 +41,3 @@ class Jacobi(Drafter):
         # Each row along the window speaks about the position after it; the committed tokens took the first ones.
         rows = rows_along(step, self._guesses)
         self._guesses = step.rows.logits[rows[len(step.tokens) :]].argmax(-1).tolist()
-
-
-def rows_along(step: Step, tokens: Iterable[int]) -> list[int]:
-    """The row after the last committed token and those after each of these tokens, as far as the pass followed them.
-
-    The tree may hold other drafts beside them, or less than all of them.
-    """
-    rows, node = [0], ROOT
-    for token in tokens:
-        node = next((child for child in step.tree.children(node) if step.tree.tokens[child] == token), ROOT)
-        if node == ROOT or (row := step.rows.at(node)) is None:
-            break
-        rows.append(row)
-    return rows

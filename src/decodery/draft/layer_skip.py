@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from decodery.draft.grow import Thinned
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Model
+from decodery.core.tree import EMPTY, TokenTree
+from decodery.core.values import Budget, Scheme
+from decodery.draft.lib.draft_model import Thinned
 from decodery.model.session import Session
-from decodery.model.thin import spread
-from decodery.tree import EMPTY, TokenTree
-from decodery.words import Budget, Chooser, Model, Scheme
+from decodery.model.variant import spread
 
 
 @dataclass

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decodery.draft.jacobi import rows_along
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget
+from decodery.draft.lib.window import rows_along
 from decodery.model.session import Session
-from decodery.tree import TokenTree
-from decodery.words import Budget, Chooser, Drafter, Step
 
 GUESS = 1
 """The kind of a node that comes from the pool; the window's are 0."""

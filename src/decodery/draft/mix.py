@@ -6,13 +6,15 @@ import copy
 from dataclasses import dataclass
 from typing import Self
 
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.step import Step
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget, Scheme
 from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
-from decodery.forecast import Forecast, Rates
-from decodery.law import Laws
 from decodery.model.session import Session
-from decodery.tree import TokenTree
-from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step
+from decodery.plan.acceptance import Forecast, Rates
 
 KINDS = 32
 """Kinds of guesses told apart in each part."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decodery.draft.grow import Grown
+from decodery.core.chooser import Chooser
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget, Scheme
+from decodery.draft.lib.draft_model import Grown
 from decodery.model.session import Session
-from decodery.tree import TokenTree
-from decodery.words import Budget, Chooser, Scheme
 
 
 @dataclass

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget
 from decodery.model.session import Session
-from decodery.tree import TokenTree
-from decodery.words import Budget, Chooser, Drafter
 
 
 @dataclass

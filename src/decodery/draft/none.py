@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget
 from decodery.model.session import Session
-from decodery.tree import TokenTree
-from decodery.words import Budget, Chooser, Drafter
 
 
 @dataclass

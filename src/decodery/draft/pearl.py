@@ -8,11 +8,14 @@ from threading import Thread
 from typing import Self
 from weakref import ref
 
-from decodery.errors import PartsClash
-from decodery.law import Law, Laws
+from decodery.core.chooser import Chooser
+from decodery.core.errors import PartsClash
+from decodery.core.law import Law
+from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.step import Step
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Scheme, Tensor
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step, Tensor
 
 Drawn = tuple[int, Tensor | None]
 """A token and the law it was drawn from, None under a greedy law."""

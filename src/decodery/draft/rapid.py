@@ -8,11 +8,12 @@ from typing import Self
 
 import numpy as np
 
-from decodery.draft.grow import Drawn
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Laws, Model
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Scheme
+from decodery.draft.lib.draft_model import Drawn
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Model, Scheme
 
 
 @dataclass

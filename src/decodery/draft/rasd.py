@@ -10,12 +10,14 @@ from typing import Self
 
 import torch
 
-from decodery.draft.grow import Grown
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.step import Step
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Scheme, Tensor
+from decodery.draft.lib.draft_model import Grown
 from decodery.draft.ngram import NGram
-from decodery.law import Laws
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step, Tensor
 
 KINDS = 32
 """Kinds of retrieved guesses told apart."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decodery.draft.template import template_of
-from decodery.law import Laws
-from decodery.memory import filled
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import NO_TOKEN, Array, Budget
+from decodery.draft.lib.memory import filled
+from decodery.draft.lib.template import template_of
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import NO_TOKEN, Array, Budget, Chooser, Drafter, Step
 
 
 @dataclass

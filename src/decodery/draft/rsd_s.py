@@ -6,10 +6,11 @@ import heapq
 import math
 from dataclasses import dataclass
 
-from decodery.draft.grow import Grown
+from decodery.core.chooser import Chooser
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Scheme, Tensor
+from decodery.draft.lib.draft_model import Grown
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Scheme, Tensor
 
 
 @dataclass

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from decodery.draft.grow import Grown
+from decodery.core.chooser import Chooser
+from decodery.core.step import Step
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Array, Budget, Scheme, Tensor
+from decodery.draft.lib.draft_model import Grown
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Array, Budget, Chooser, Scheme, Step, Tensor
 
 EDGES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 """Borders, in nats, between entropies that are told apart."""

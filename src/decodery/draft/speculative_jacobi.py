@@ -7,11 +7,13 @@ from typing import NamedTuple, Self
 
 import torch
 
-from decodery.draft.jacobi import rows_along
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.step import Step
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Scheme, Tensor
+from decodery.draft.lib.window import rows_along
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Chooser, Drafter, Model, Scheme, Step, Tensor
 
 FILLS = ("repeat", "random")
 

@@ -11,15 +11,15 @@ from typing import Self
 
 import numpy as np
 
-from decodery.draft.automaton import Automaton
-from decodery.draft.datastore import heaviest
-from decodery.draft.matching import Match, chances
-from decodery.draft.past import Past, Text
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import NO_TOKEN, Array, Budget
+from decodery.draft.lib.automaton import Automaton
+from decodery.draft.lib.earlier_texts import Past, Text
+from decodery.draft.lib.store import REACH, Store, heaviest
+from decodery.draft.lib.suffix_matching import Match, chances
 from decodery.model.session import Session
-from decodery.store import REACH, Store
-from decodery.tree import ROOT, TokenTree
-from decodery.words import NO_TOKEN, Array, Budget, Chooser, Drafter, Model
 
 WIDEST = 8
 """Tokens drafted below one node."""

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from decodery.draft.grow import Thinned
-from decodery.draft.skip_search import SkipSearch
-from decodery.law import Laws
+from decodery.core.chooser import Chooser
+from decodery.core.roles import Laws, Model
+from decodery.core.step import Step
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Budget, Cap, Scheme, Tensor
+from decodery.draft.lib.draft_model import Thinned
+from decodery.draft.lib.skip_search import SkipSearch
 from decodery.model.session import Session
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Budget, Cap, Chooser, Half, LayerSet, Model, Scheme, Step, Tensor
+from decodery.model.variant import Half, LayerSet
 
 SIBLINGS = ((0.95, 3, 1), (0.8, 5, 3), (0.5, 8, 5), (-1.0, 10, 10))
 """Above this chance of the token that the chain follows: how many children, where the law is greedy and where it is not."""

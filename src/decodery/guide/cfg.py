@@ -8,8 +8,9 @@ from typing import Self
 
 import torch
 
-from decodery.errors import PartsClash
-from decodery.words import Companion, Guide, Model, Rows, Tensor
+from decodery.core.errors import PartsClash
+from decodery.core.roles import Guide, Model
+from decodery.core.values import Companion, Rows, Tensor
 
 
 @dataclass

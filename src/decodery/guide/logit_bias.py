@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from decodery.words import Guide, Model, Rows, Tensor
+from decodery.core.roles import Guide, Model
+from decodery.core.values import Rows, Tensor
 
 
 @dataclass

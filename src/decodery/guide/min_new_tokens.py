@@ -7,7 +7,8 @@ from typing import Self
 
 import torch
 
-from decodery.words import Guide, Model, Rows, Tensor
+from decodery.core.roles import Guide, Model
+from decodery.core.values import Rows, Tensor
 
 
 @dataclass

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from decodery.words import Guide, Rows, Tensor
+from decodery.core.roles import Guide
+from decodery.core.values import Rows, Tensor
 
 
 @dataclass

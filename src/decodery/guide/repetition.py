@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from decodery.guide.presence import places
-from decodery.words import Guide, Rows, Tensor
+from decodery.core.roles import Guide
+from decodery.core.values import Rows, Tensor
+from decodery.guide.lib.places import places
 
 
 @dataclass

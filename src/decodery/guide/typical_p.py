@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from decodery.guide.top_p import least_kept
-from decodery.words import Guide, Rows, Tensor
+from decodery.core.roles import Guide
+from decodery.core.values import Rows, Tensor
+from decodery.guide.lib.nucleus import least_kept
 
 
 @dataclass

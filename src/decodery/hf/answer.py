@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
-from decodery.errors import DecoderyError
+from decodery.core.errors import DecoderyError
+from decodery.core.stats import Stats
+from decodery.core.step import Step
+from decodery.core.values import Candidate, Tensor
 from decodery.hf.row import Row
-from decodery.stats import Stats
-from decodery.words import Candidate, Step, Tensor
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers.generation.logits_process import LogitNormalization
 
-from decodery.errors import DecoderyError
-from decodery.words import Tensor
+from decodery.core.errors import DecoderyError
+from decodery.core.values import Tensor
 
 UNSUPPORTED = {
     "constraints force_words_ids": "use custom_generate(constrain=...)",

@@ -16,23 +16,23 @@ import torch
 from transformers import GenerationMixin
 from transformers.generation.logits_process import LogitNormalization
 
-from decodery.build import Built, build
-from decodery.chooser import Seeded
+from decodery.core.chooser import Seeded
+from decodery.core.errors import DecoderyError, UnknownPart
+from decodery.core.roles import Drafter, Laws, Program, Search
+from decodery.core.stats import Stats
+from decodery.core.values import Tensor
 from decodery.draft.model import ModelDraft
 from decodery.draft.ngram import NGram
-from decodery.errors import DecoderyError, UnknownPart
 from decodery.guide.temperature import Temperature
 from decodery.hf.answer import Answer
 from decodery.hf.checks import prompts_of, refuse, refuse_with_beams
 from decodery.hf.row import Place, Row, Watch
-from decodery.law import Laws
-from decodery.loop import speculate, together
 from decodery.model.model import Model
-from decodery.recipe import Recipe, Spec
-from decodery.registry import name_of
+from decodery.run.build import Built, build
+from decodery.run.loop import speculate, together
+from decodery.run.recipe import Recipe, Spec
+from decodery.run.registry import name_of
 from decodery.search.beam import Beam
-from decodery.stats import Stats
-from decodery.words import Drafter, Program, Search, Tensor
 
 GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
 

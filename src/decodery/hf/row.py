@@ -17,13 +17,16 @@ from transformers.generation.logits_process import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
+from decodery.core.chooser import Chooser
+from decodery.core.law import Law
+from decodery.core.roles import Guide, Verifier
+from decodery.core.step import Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Companion, Rows, Tensor
 from decodery.guide.cfg import ClassifierFree
 from decodery.guide.processor import Processor
 from decodery.hf.checks import unsupported
-from decodery.law import Law
-from decodery.stop import Stop
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Chooser, Companion, Guide, Rows, Tensor, Verdict, Verifier
 
 ROW_BY_ROW = (
     EncoderNoRepeatNGramLogitsProcessor,

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from decodery.errors import DecoderyError
-from decodery.tree import ROOT
-from decodery.words import LOGITS, LayerSet, Tensor, Want
+from decodery.core.errors import DecoderyError
+from decodery.core.tree import ROOT
+from decodery.core.values import LOGITS, Tensor, Want
+from decodery.model.variant import LayerSet
 
 Handle = int
 

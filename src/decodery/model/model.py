@@ -9,14 +9,15 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from decodery.errors import BadModel, BadPrompt, PartsClash
+from decodery.core.errors import BadModel, BadPrompt, PartsClash
+from decodery.core.text import Text
+from decodery.core.tree import ROOT
+from decodery.core.values import Cap, Tensor
 from decodery.model.arena import Arena, Feed
-from decodery.model.fast import Choice, Shape, fast
 from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.session import Session
-from decodery.text import Text
-from decodery.tree import ROOT
-from decodery.words import Cap, LayerSet, Tensor
+from decodery.model.torch.fast import Choice, Shape, fast
+from decodery.model.variant import LayerSet
 
 ROOMY = 512
 """Several prompts share one lane of the cache up to this many tokens in all; beyond, each gets its own (measured: with

@@ -9,14 +9,14 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
-from decodery.errors import BadModel
+from decodery.core.errors import BadModel
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Cap, Tensor, Want
 from decodery.model.arena import Arena, Feed
 from decodery.model.session import Session
 from decodery.model.slots import SlotArena
-from decodery.model.states import StateArena
-from decodery.model.torch_backend import TorchBackend
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Cap, Tensor, Want
+from decodery.model.snapshots import StateArena
+from decodery.model.torch.backend import TorchBackend
 
 TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-6}
 """Largest difference allowed, relative to the spread of the logits."""

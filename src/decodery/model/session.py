@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from decodery.core.tree import EMPTY, ROOT, TokenTree
+from decodery.core.values import LOGITS, Companion, Rows, Want
 from decodery.model.arena import Answer, Arena, Feed, Handle
-from decodery.tree import EMPTY, ROOT, TokenTree
-from decodery.words import LOGITS, Companion, Half, LayerSet, Rows, Shared, Want
+from decodery.model.variant import Half, LayerSet, Shared
 
 CHUNK = 256
 """Longest stretch of pending tokens in one forward; only the last stretch carries the tree."""

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from decodery.core.tree import ROOT
+from decodery.core.values import Tensor, Want
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
-from decodery.tree import ROOT
-from decodery.words import LayerSet, Tensor, Want
+from decodery.model.variant import LayerSet
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import llguidance
 import torch
 
+from decodery.core.values import Cap, Tensor
 from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.session import Session
-from decodery.words import Cap, Tensor
 
 LanguageModel = Callable[[tuple[int, ...]], Tensor]
 """All tokens so far -> logits ``[V]``."""
@@ -79,7 +80,7 @@ class ToyModel:
         return f"toy {self.vocab}"
 
     def matcher_tokenizer(self) -> Any:
-        from decodery.constrain.matcher import tokenizer_of
+        from decodery.model.toy import tokenizer_of
 
         return tokenizer_of([bytes([97 + i]) for i in range(self.vocab)], sorted(self.eos))
 
@@ -91,3 +92,21 @@ class ToyModel:
 
     def logits(self, states: Tensor) -> Tensor:
         return states
+
+
+def tokenizer_of(tokens: Sequence[bytes], eos: Sequence[int]) -> Any:
+    """An llguidance tokenizer over plain byte strings; for toy models."""
+
+    class Plain:
+        eos_token_id = bos_token_id = eos[0] if eos else len(tokens)
+        unk_token_id = None
+
+        def __init__(self) -> None:
+            self.tokens = [*tokens, b""] if not eos else list(tokens)
+            self.special_token_ids = [self.eos_token_id]
+
+        def __call__(self, text: bytes | str) -> list[int]:
+            raw = text.encode() if isinstance(text, str) else text
+            return [self.tokens.index(bytes([b])) for b in raw]
+
+    return llguidance.LLTokenizer(llguidance.TokenizerWrapper(Plain()), n_vocab=len(tokens) + (not eos), slices=[])

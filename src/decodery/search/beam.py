@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from decodery.constrain.walk import masks
-from decodery.law import Law, Laws
+from decodery.core.chooser import Chooser
+from decodery.core.law import Law
+from decodery.core.roles import Constraint, Laws, Program, Search
+from decodery.core.stats import Ticks
+from decodery.core.step import Step, Verdict
+from decodery.core.stop import Stop
+from decodery.core.tree import EMPTY
+from decodery.core.values import Candidate
+from decodery.core.walk import masks
 from decodery.model.session import Ask, Session
-from decodery.search.frontier import Frontier
-from decodery.stats import Ticks
-from decodery.stop import Stop
-from decodery.tree import EMPTY
-from decodery.words import Candidate, Chooser, Constraint, Program, Search, Step, Verdict
+from decodery.search.lib.frontier import Frontier
 
 
 class Hypothesis(NamedTuple):

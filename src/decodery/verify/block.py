@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decodery.law import Law
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Chooser, Rows, Tensor, Verdict, Verifier
+from decodery.core.chooser import Chooser
+from decodery.core.law import Law
+from decodery.core.roles import Verifier
+from decodery.core.step import Verdict
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Rows, Tensor
 
 
 @dataclass

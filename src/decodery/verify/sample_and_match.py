@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from decodery.law import Law
-from decodery.tree import TokenTree
-from decodery.verify.walk import Child, descend, match
-from decodery.words import Chooser, Rows, Verdict, Verifier
+from decodery.core.chooser import Chooser
+from decodery.core.law import Law
+from decodery.core.roles import Verifier
+from decodery.core.step import Verdict
+from decodery.core.tree import TokenTree
+from decodery.core.values import Rows
+from decodery.verify.lib.descend import Child, descend, match
 
 
 @dataclass

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from decodery.law import Law
-from decodery.tree import TokenTree
-from decodery.verify.walk import Child, descend, match, twin
-from decodery.words import Chooser, Rows, Scheme, Tensor, Verdict, Verifier
+from decodery.core.chooser import Chooser
+from decodery.core.law import Law
+from decodery.core.roles import Verifier
+from decodery.core.step import Verdict
+from decodery.core.tree import TokenTree
+from decodery.core.values import Rows, Scheme, Tensor
+from decodery.verify.lib.descend import Child, descend, match, twin
 
 
 @dataclass

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from decodery.law import Law
-from decodery.tree import ROOT, TokenTree
-from decodery.words import Chooser, Rows, Verdict, Verifier
+from decodery.core.chooser import Chooser
+from decodery.core.law import Law
+from decodery.core.roles import Verifier
+from decodery.core.step import Verdict
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Rows
 
 
 @dataclass

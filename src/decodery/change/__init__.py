@@ -1,0 +1,1 @@
+"""Changes of a loaded model: one file each."""

@@ -1,0 +1,1 @@
+"""The language of Decodery: values, laws, trees, roles."""

@@ -1,0 +1,109 @@
+"""Every figure, folded from steps. Acceptance leaves the verifier's own token out, tokens per forward counts it in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TypeVar
+
+from decodery.core.step import Step
+
+T = TypeVar("T")
+
+
+@dataclass
+class Stats:
+    """What an answer cost.
+
+    ``seconds`` is wall time from the call to the last token, ``first`` to the first token; ``phases`` splits the steps.
+    ``forwards`` counts the target's passes that ended in a verdict (a long prompt takes further ones before the first).
+    ``accepted_at[d]`` counts accepted drafts ``d`` levels below the root.
+    """
+
+    tokens: int = 0
+    forwards: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    seconds: float = 0.0
+    first: float = 0.0
+    lossless: bool = True
+    phases: dict[str, float] = field(default_factory=dict)
+    drafted_at: Counter[int] = field(default_factory=Counter)
+    accepted_at: Counter[int] = field(default_factory=Counter)
+
+    def add(self, step: Step) -> None:
+        """Book one step."""
+        self.tokens += len(step.tokens)
+        self.forwards += 1
+        self.drafted += len(step.tree)
+        self.accepted += len(step.verdict.path)
+        self.drafted_at.update(step.tree.depths)
+        self.accepted_at.update(range(1, len(step.verdict.path) + 1))
+        for phase, seconds in step.seconds.items():
+            self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Emitted tokens by forward, the verifier's own token included; 1 is plain decoding."""
+        return self.tokens / max(self.forwards, 1)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Emitted tokens by second after the first token; the prompt's time is in ``first``.
+
+        Of an answer that came in one step (a search's, or a single token) all the time counts.
+        """
+        if self.seconds <= self.first:
+            return self.tokens / max(self.seconds, 1e-9)
+        return max(self.tokens - 1, 0) / (self.seconds - self.first)
+
+    @property
+    def acceptance(self) -> float:
+        """Accepted drafts by drafted ones."""
+        return self.accepted / max(self.drafted, 1)
+
+    def line(self) -> str:
+        """One line for a person."""
+        drafts = f" · {self.acceptance:.0%} of {self.drafted} drafts accepted" if self.drafted else ""
+        return (
+            f"{self.tokens} tokens · {self.tokens_per_second:.1f} tok/s · {self.tokens_per_forward:.2f} tokens/forward"
+            f"{drafts} · first token {self.first:.2f} s" + ("" if self.lossless else " · lossy")
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """For ``--json`` and result files."""
+        return {
+            "tokens": self.tokens,
+            "forwards": self.forwards,
+            "tokens_per_forward": round(self.tokens_per_forward, 4),
+            "tokens_per_second": round(self.tokens_per_second, 3),
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+            "acceptance": round(self.acceptance, 4),
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "seconds": round(self.seconds, 4),
+            "first_token_seconds": round(self.first, 4),
+            "phases": {phase: round(seconds, 4) for phase, seconds in self.phases.items()},
+            "drafted_at": dict(self.drafted_at),
+            "accepted_at": dict(self.accepted_at),
+            "lossless": self.lossless,
+        }
+
+
+class Ticks:
+    """A stopwatch read at the end of each phase: ``tick(phase, value)`` books the time since the last tick and returns
+    the value."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def __call__(self, phase: str, value: T) -> T:
+        now = perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._last = now
+        return value

@@ -1,0 +1,1 @@
+"""The accelerated CPU backend."""

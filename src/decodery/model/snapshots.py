@@ -1,0 +1,89 @@
+"""The arena for models that take no tree mask (recurrent, hybrid): snapshots of the model's own cache.
+
+A branch is run from a copy of the nearest ancestor's snapshot. Where a snapshot is gone, the missing tokens are run
+again; so every program works, chains fastest.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from decodery.core.tree import ROOT
+from decodery.core.values import Tensor
+from decodery.model.arena import Answer, Arena, Feed, Handle, Node
+from decodery.model.torch.backend import cache_name
+
+SNAPSHOTS = 16
+"""How many caches are remembered."""
+
+
+class StateArena(Arena):
+    """Nodes whose rows come from the model's own cache, copied where the text branches.
+
+    ``singly``: continue a cache by one token at a time, for models that would start over with several.
+    """
+
+    def __init__(self, model: PreTrainedModel, context: int, singly: bool = False) -> None:
+        super().__init__()
+        self.model, self.context, self.singly = model, context, singly
+        self._cache_name = cache_name(model)
+        self._snapshots: OrderedDict[Handle, Any] = OrderedDict()
+
+    def _freed(self, handle: Handle, node: Node) -> None:
+        self._snapshots.pop(handle, None)
+
+    def _compute(self, feed: Feed) -> Answer:
+        if feed.want.hidden or feed.layers is not None or feed.embeds is not None or feed.states is not None:
+            raise ValueError(
+                "this model runs from snapshots: hidden states, layer subsets and embeddings are not to be had"
+            )
+        rows: dict[Handle, Tensor] = {}
+        children = Counter(self.nodes[h].parent for h in feed.handles)
+        run: list[Handle] = []
+        for handle in self._depth_first(feed.handles):
+            if run and (self.nodes[handle].parent != run[-1] or children[run[-1]] > 1):
+                self._run(run, rows)
+                run = []
+            run.append(handle)
+        self._run(run, rows)
+        wanted = [rows[h] for h in feed.handles if h in feed.wanted]
+        return Answer(torch.stack(wanted) if wanted else torch.zeros(0, 0))
+
+    def _depth_first(self, handles: Sequence[Handle]) -> list[Handle]:
+        below: dict[Handle, list[Handle]] = {}
+        for handle in handles:
+            below.setdefault(self.nodes[handle].parent, []).append(handle)
+        order: list[Handle] = []
+        fresh = set(handles)
+        stack = [h for h in reversed(handles) if self.nodes[h].parent not in fresh]
+        while stack:
+            order.append(handle := stack.pop())
+            stack += reversed(below.get(handle, []))
+        return order
+
+    @torch.inference_mode()
+    def _run(self, run: list[Handle], rows: dict[Handle, Tensor]) -> None:
+        """Feed a stretch of nodes, each the only child of the one before, and remember the cache after it."""
+        missing, handle = [], self.nodes[run[0]].parent
+        while handle != ROOT and handle not in self._snapshots:
+            missing.append(handle)
+            handle = self.nodes[handle].parent
+        cache = copy.deepcopy(self._snapshots[handle]) if handle != ROOT else DynamicCache(config=self.model.config)
+        if handle != ROOT:
+            self._snapshots.move_to_end(handle)
+        tokens = [self.nodes[h].token for h in (*reversed(missing), *run)]
+        size = 1 if self.singly and handle != ROOT else len(tokens)
+        answers = []
+        for start in range(0, len(tokens), size):
+            ids = torch.tensor([tokens[start : start + size]], device=self.model.device)
+            answers.append(self.model(input_ids=ids, use_cache=True, **{self._cache_name: cache}).logits[0])
+        rows |= dict(zip(run, torch.cat(answers)[len(missing) :], strict=True))
+        self._snapshots[run[-1]] = cache
+        while len(self._snapshots) > SNAPSHOTS:
+            self._snapshots.popitem(last=False)

@@ -1,0 +1,1 @@
+"""From a recipe to an answer: the loop and what surrounds it."""
