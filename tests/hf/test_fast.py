@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import decodery
 from decodery.change.int8 import encode, round_weights
-from decodery.model import fast as module
+from decodery.model.torch import fast as module
 from decodery.model.torch.fast import ROWS, WAYS, Choice, choose, fast
 
 from .test_decode import OPTIONS, PROMPTS, plain, tokenizer

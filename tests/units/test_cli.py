@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from decodery import doctor
 from decodery.cli import app
+from decodery.inspect import doctor
 from decodery.inspect.doctor import machine
 
 from ..hf.test_decode import tokenizer

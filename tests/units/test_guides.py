@@ -29,9 +29,9 @@ from decodery.core.errors import PartsClash
 from decodery.core.roles import Guide, Model
 from decodery.core.tree import TokenTree
 from decodery.core.values import Rows, Tensor
-from decodery.guide import top_p
 from decodery.guide.cfg import ClassifierFree
 from decodery.guide.frequency import Frequency
+from decodery.guide.lib import nucleus
 from decodery.guide.logit_bias import LogitBias
 from decodery.guide.min_new_tokens import MinNewTokens
 from decodery.guide.min_p import MinP
@@ -158,13 +158,13 @@ def test_top_p_over_a_large_vocabulary(seed: int, p: float, monkeypatch: pytest.
     rows.logits[::2] = torch.randn_like(rows.logits[::2]) * 5
     rows.logits[1::2] = torch.randn_like(rows.logits[1::2]) * 0.1
     sizes = []
-    search = top_p._least
+    search = nucleus._least
 
     def spy(score: Tensor, mass: Tensor, total: Tensor, p: float, size: int) -> Tensor:
         sizes.append((size, len(score)))
         return search(score, mass, total, p, size)
 
-    monkeypatch.setattr(top_p, "_least", spy)
+    monkeypatch.setattr(nucleus, "_least", spy)
     ours = guided(TopP(p), rows)
     same(ours, one_by_one(rows, lambda *_: TopPLogitsWarper(p)))
     kept = (ours > -torch.inf).sum(-1)
@@ -178,10 +178,10 @@ def test_top_p_over_a_large_vocabulary(seed: int, p: float, monkeypatch: pytest.
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0])
 def test_top_p_widens_its_slice_until_the_mass_is_reached(sharpness: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = forest(1, 5000, sharpness)
-    monkeypatch.setattr(top_p, "SLICE", 5000)
+    monkeypatch.setattr(nucleus, "SLICE", 5000)
     whole = guided(TopP(0.9), rows)
     for first in (1, 2, 3, 5):
-        monkeypatch.setattr(top_p, "SLICE", first)
+        monkeypatch.setattr(nucleus, "SLICE", first)
         same(guided(TopP(0.9), rows), whole)
 
 

@@ -53,7 +53,7 @@ def test_a_loaded_drafter_goes_on_as_the_saved_one(draft: Drafter, tmp_path: Pat
     cold = decoded(first)
     size = decodery.save_memory(first, TOY, tmp_path / "me.memory")  # type: ignore[arg-type]
     assert decodery.load_memory(fresh, TOY, tmp_path / "me.memory") == [  # type: ignore[arg-type]
-        decodery.registry.name_of(draft)[1]
+        decodery.run.registry.name_of(draft)[1]
     ]
     assert size == (tmp_path / "me.memory").stat().st_size
     assert os.listdir(tmp_path) == ["me.memory"]
