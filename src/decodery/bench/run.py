@@ -22,7 +22,7 @@ from decodery.bench.suites import Task
 from decodery.core.errors import BadModel, DecoderyError
 from decodery.inspect.doctor import machine
 from decodery.model.model import Model
-from decodery.plan.measure import cost_curve
+from decodery.plan.costs import cost_curve
 from decodery.run.recipe import specs
 
 SIZES = (1, 2, 4, 8, 16)

@@ -8,7 +8,7 @@ import dataclasses
 from decodery.core.errors import BadModel
 from decodery.core.values import Cap
 from decodery.model.model import Model
-from decodery.model.variant import spread
+from decodery.model.variant import spread, through
 
 
 def thin(model: Model, speedup: int) -> Model:
@@ -23,12 +23,12 @@ def thin(model: Model, speedup: int) -> Model:
         reason = model.missing.get(Cap.LAYERS, "it skips layers already")
         raise BadModel(f"{model.name} cannot skip layers: {reason}")
     try:
-        layers = frozenset(spread(model.depth, speedup))
+        layers = spread(model.depth, speedup)
     except ValueError as error:
         raise BadModel(f"layer_speedup: {error}") from error
     thinned = copy.copy(model)
     lost = dict.fromkeys(model.can & {Cap.LAYERS, Cap.HALVES, Cap.HIDDEN}, "new tokens skip layers already")
     thinned.ability = dataclasses.replace(model.ability, can=model.can - lost.keys(), missing={**model.missing, **lost})
-    thinned.layers, thinned.memory = layers, {}
+    thinned.variant, thinned.memory = through(layers), {}
     thinned.name = f"{model.name} ({len(layers)} of {model.depth} layers)"
     return thinned

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 
 from decodery.core.chooser import Chooser
 from decodery.core.law import Law, forbid
+from decodery.core.plan import OFF, Plan
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
 from decodery.core.tree import TokenTree
-from decodery.core.values import LOGITS, Array, Budget, Cap, Companion, Rows, Scheme, Tensor, Want
-from decodery.model.session import Ask, Session
+from decodery.core.values import LOGITS, Array, Budget, Cap, Rows, Scheme, Tensor, Want
+from decodery.model.arena import Arena
+from decodery.model.session import Ask, Companion, Session
+
+T = TypeVar("T")
+Asking = Generator[list[Ask], list[Rows], T]
+"""What asks for passes on the way to a result: yields lists of asks and is sent their rows."""
+
+Program = Generator[list[Ask] | Step, list[Rows], None]
+"""A decoding program: yields asks to get their rows, and a ``Step`` for each turn."""
 
 
 class Model(Protocol):
@@ -29,7 +39,9 @@ class Model(Protocol):
     @property
     def can(self) -> frozenset[Cap]: ...
 
-    def session(self, tokens: Sequence[int] = ()) -> Session: ...
+    def arena(self, lanes: int = 1) -> Arena: ...
+
+    def session(self, tokens: Sequence[int] = (), arena: Arena | None = None) -> Session: ...
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -57,20 +69,38 @@ class Model(Protocol):
 class Part:
     """Anything a user may name: a dataclass whose fields are its parameters.
 
-    Class attributes say what it is: ``paper`` where it comes from, ``lossless`` whether the output keeps the target's law,
-    ``needs`` what the model must be able to do, ``want`` what each pass must return.
+    Class attributes say what it is: ``paper`` where it comes from, ``lossless`` whether the output keeps the target's law.
     """
 
     paper: ClassVar[str] = ""
     lossless: ClassVar[bool] = True
     specimens: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     """Parameters under which the law suite examines the part on a toy model of the tokens a, b and c."""
-    needs: ClassVar[frozenset[Cap]] = frozenset()
-    want: ClassVar[Want] = LOGITS
+
+    @property
+    def needs(self) -> frozenset[Cap]:
+        """What the model must be able to do."""
+        return frozenset()
+
+    @property
+    def want(self) -> Want:
+        """What each pass must return besides logits; read after ``bind``."""
+        return LOGITS
 
     def bind(self, model: Model) -> Self:
-        """This part made ready for a model (token ids looked up, models loaded); called once, before the first step."""
+        """Make this part ready for a model: look token ids up, load a second model.
+
+        It is called on a copy for every request, so it may set attributes freely and never meets those of another model.
+        """
         return self
+
+
+P = TypeVar("P", bound=Part)
+
+
+def ready(part: P, model: Model) -> P:
+    """A copy of the part, bound to the model: what its user holds is never changed."""
+    return copy.copy(part).bind(model)
 
 
 @dataclass
@@ -82,7 +112,7 @@ class Guide(Part):
 
     samples: ClassVar[bool] = False
 
-    def companions(self) -> dict[str, Companion]:
+    def companions(self, prompt: Sequence[int]) -> dict[str, Companion]:
         """Other contexts to advance in lock-step with the session; their rows arrive in ``rows.companions``."""
         return {}
 
@@ -92,14 +122,25 @@ class Guide(Part):
 
 @dataclass(frozen=True)
 class Laws:
-    """The guides of a request, applied to any rows: the target's, or a draft model's so that both speak of one law."""
+    """The guides of a request, applied to any rows: the target's, or a draft model's so that both speak of one law.
+
+    ``companions``: the contexts that the guides declared for the request's prompt, by number of the guide and name.
+    """
 
     guides: tuple[Guide, ...] = ()
     greedy: bool = True
+    companions: Mapping[tuple[int, str], Companion] = field(default_factory=dict)
+
+    def given(self, prompt: Sequence[int]) -> Laws:
+        """The laws of a request with this prompt."""
+        declared = [(i, guide.companions(prompt)) for i, guide in enumerate(self.guides)]
+        return replace(self, companions={(i, name): c for i, named in declared for name, c in named.items()})
 
     def alone(self) -> Laws:
-        """Without the guides that need companions: for a draft model, whose rows come without them."""
-        return Laws(tuple(guide for guide in self.guides if not guide.companions()), self.greedy)
+        """Without the guides that look at more than logits: a draft model's rows come without companions and states."""
+        guided = {i for i, _ in self.companions}
+        plain = (guide for i, guide in enumerate(self.guides) if i not in guided and guide.want == LOGITS)
+        return Laws(tuple(plain), self.greedy)
 
     def __call__(self, rows: Rows, masks: Sequence[Tensor | None] = ()) -> Law:
         """The law of every row; ``masks`` holds a bool ``[V]`` a row, or None where all is allowed."""
@@ -109,29 +150,32 @@ class Laws:
         # Before the guides, so that "the 5 likeliest" means of those allowed; after them, so that the constraint holds
         # whatever they did.
         forbid(logits, masks)
-        for guide in self.guides:
-            logits = guide(logits, rows)
+        for i, guide in enumerate(self.guides):
+            logits = guide(logits, self._seen(rows, i))
         if self.guides:
             forbid(logits, masks)
         return Law(logits, self.greedy)
 
-
-Program = Generator["Ask | Step", "Rows", None]
-"""A decoding program: yields an ``Ask`` to get ``Rows`` back, and a ``Step`` for each turn."""
+    def _seen(self, rows: Rows, i: int) -> Rows:
+        """The rows as guide ``i`` sees them: with its own companions, by the names it gave them."""
+        if not rows.companions:
+            return rows
+        return replace(rows, companions={key[1]: other for key, other in rows.companions.items() if key[0] == i})
 
 
 @dataclass
 class Drafter(Part):
     """Guesses the next tokens.
 
-    State inside a request is made in ``begin``; what should outlive a request is made in ``__post_init__``, and is shared
-    by the rows of a batch. ``emits`` says how siblings are drawn; a drafter that draws chains only emits no scheme but
-    CERTAIN or IID.
+    State of a request is made in ``begin``; what should outlive a request is made in ``__post_init__``, and is shared by
+    the rows of a batch. ``emits`` says how siblings are drawn; a drafter that draws chains only emits no scheme but CERTAIN
+    or IID. One that runs a network defines ``proposing`` and ``observing`` instead of ``propose`` and ``observe``: it yields
+    what it asks for and is sent the rows, so that the draft passes of a batch are one forward.
     """
 
     emits: ClassVar[frozenset[Scheme]] = frozenset({Scheme.CERTAIN})
     accepts: ClassVar[frozenset[Scheme]] = frozenset(Scheme)
-    """Of a drafter made of others: the schemes it is exact for where tokens are sampled."""
+    """Composite drafters: the schemes its inner drafters may emit when tokens are sampled."""
 
     def inner(self) -> tuple[Drafter, ...]:
         """The drafters that this one is made of; the builder checks them as it checks this one."""
@@ -144,11 +188,24 @@ class Drafter(Part):
         """Guess; an empty tree is a legal guess."""
         raise NotImplementedError
 
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
+        """Guess, asking for passes on the way; by default what ``propose`` returns, which needs none."""
+        return self.propose(session, budget, rng)
+        yield
+
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         """Learn from the whole pass, refused rows included; the session has already committed."""
 
+    def observing(self, session: Session, step: Step, rng: Chooser) -> Asking[None]:
+        """Learn from the whole pass, asking for passes on the way; by default ``observe``."""
+        return self.observe(session, step, rng)
+        yield
+
+    def end(self, session: Session) -> None:
+        """The request is over, however it ended: give sessions of the drafter's own up."""
+
     def memory(self) -> dict[str, Array]:
-        """What outlives a request, as arrays for a file (``memory.py``): float64, or uint32 for token ids, ``NO_TOKEN`` where
+        """What outlives a request, as arrays for a file: float64, or uint32 for token ids, ``NO_TOKEN`` where
         a row has fewer. A drafter that keeps anything names its arrays even while they are empty."""
         return {}
 
@@ -190,7 +247,28 @@ class Constraint(Part):
 
 @dataclass
 class Search(Part):
-    """Many candidates, one commit at the end. A program like the loop, run on the session's arena."""
+    """Looks at many candidates before it commits: a program like the loop, with programs of its own inside.
 
-    def __call__(self, session: Session, laws: Laws, constrain: Constraint, rng: Chooser, stop: Stop) -> Program:
+    ``drafts``: whether the chosen drafter and verifier run inside, because every candidate is continued by itself.
+    ``samples``: whether tokens must be drawn (True), must not be (False), or either is right (None).
+    """
+
+    drafts: ClassVar[bool] = False
+    samples: ClassVar[bool | None] = False
+
+    def __call__(self, session: Session, built: Built, rng: Chooser, stop: Stop) -> Program:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Built:
+    """Parts that fit together and know their model; what a program needs beside its text, its randomness and its end."""
+
+    draft: Drafter
+    verify: Verifier
+    laws: Laws
+    constrain: Constraint
+    search: Search | None
+    want: Want
+    lossless: bool
+    plan: Plan = OFF

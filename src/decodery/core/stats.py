@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from decodery.core.step import Step
+from decodery.core.values import Rows
 
 T = TypeVar("T")
+Asks = list[Any]
 
 
 @dataclass
@@ -18,7 +21,7 @@ class Stats:
 
     ``seconds`` is wall time from the call to the last token, ``first`` to the first token; ``phases`` splits the steps.
     ``forwards`` counts the target's passes that ended in a verdict (a long prompt takes further ones before the first).
-    ``accepted_at[d]`` counts accepted drafts ``d`` levels below the root.
+    ``accepted_at[d]`` counts accepted drafts ``d`` levels below the root. ``calls``: see ``Step.calls``.
     """
 
     tokens: int = 0
@@ -33,6 +36,7 @@ class Stats:
     phases: dict[str, float] = field(default_factory=dict)
     drafted_at: Counter[int] = field(default_factory=Counter)
     accepted_at: Counter[int] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
 
     def add(self, step: Step) -> None:
         """Book one step."""
@@ -42,6 +46,7 @@ class Stats:
         self.accepted += len(step.verdict.path)
         self.drafted_at.update(step.tree.depths)
         self.accepted_at.update(range(1, len(step.verdict.path) + 1))
+        self.calls.update(step.calls)
         for phase, seconds in step.seconds.items():
             self.phases[phase] = self.phases.get(phase, 0.0) + seconds
 
@@ -90,20 +95,42 @@ class Stats:
             "phases": {phase: round(seconds, 4) for phase, seconds in self.phases.items()},
             "drafted_at": dict(self.drafted_at),
             "accepted_at": dict(self.accepted_at),
+            "calls": {name: count for name, count in self.calls.items() if count},
             "lossless": self.lossless,
         }
 
 
 class Ticks:
-    """A stopwatch read at the end of each phase: ``tick(phase, value)`` books the time since the last tick and returns
-    the value."""
+    """A stopwatch read at the end of each phase of a step, and a count of the passes that it took.
+
+    ``tick(phase)`` books the time since the last reading. Time in which other programs ran is nobody's: see ``during``.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.calls: Counter[str] = Counter()
         self._last = perf_counter()
 
-    def __call__(self, phase: str, value: T) -> T:
+    def __call__(self, phase: str) -> None:
         now = perf_counter()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
         self._last = now
-        return value
+
+    def during(self, phase: str, asking: Generator[Asks, list[Rows], T]) -> Generator[Asks, list[Rows], T]:
+        """Run what asks for passes: its own time and its share of their time belong to this phase."""
+        rows: list[Rows] | None = None
+        while True:
+            try:
+                asks = next(asking) if rows is None else asking.send(rows)
+            except StopIteration as end:
+                self(phase)
+                value: T = end.value
+                return value
+            self(phase)
+            rows = yield asks
+            self._last = perf_counter()
+            for cost in (one.cost for one in rows):
+                self.seconds[phase] += cost.seconds
+                self.calls["draft" if phase == "draft" else "target"] += cost.passes
+                self.calls["companion"] += cost.companions
+                self.calls["positions"] += cost.positions if phase == "forward" else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,13 +20,22 @@ class Verdict(NamedTuple):
     def tokens(self, tree: TokenTree) -> list[int]:
         return [tree.tokens[i] for i in self.path] + list(self.extra)
 
+    def cut(self, count: int) -> Verdict:
+        """The verdict of the first ``count`` tokens."""
+        path = self.path[:count]
+        return Verdict(path, self.extra[: count - len(path)])
+
 
 @dataclass
 class Step:
     """What one turn of a program did; every figure Decodery prints is folded from these.
 
-    ``tokens`` are the ones committed by this step; ``seconds`` maps a phase to its time; ``candidates`` is filled by the
-    last step of a search.
+    Attributes:
+        tokens: the tokens that this step adds to the answer.
+        seconds: phase -> its time.
+        calls: passes by what ran ("target", "draft", "companion", and "trial" for answers that a search tries), and
+            "positions", the tokens that the target computed.
+        candidates: the finished answers of a search, in its last step.
     """
 
     tree: TokenTree
@@ -34,4 +44,5 @@ class Step:
     verdict: Verdict
     tokens: list[int]
     seconds: dict[str, float] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
     candidates: list[Candidate] = field(default_factory=list)

@@ -1,24 +1,24 @@
-"""When to stop: one definition for every program."""
+"""When an answer ends: one definition for every program."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
 
-from decodery.core.step import Verdict
+from decodery.core.step import Step, Verdict
 from decodery.core.text import TextStream
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget
-
-if TYPE_CHECKING:
-    from decodery.model.session import Session
+from decodery.model.session import Session
 
 
 @dataclass
 class Stop:
     """End of sequence, length, stop strings, time and the model's context, for one answer.
+
+    A program asks it (``stop(session)``, ``budget``, ``trim``) and counts what it commits. Whoever runs the program calls
+    ``read`` with each step before the program goes on: the text, and with it stop strings, is known there only.
 
     ``reason`` is None while the answer goes on; then "stop" (end of sequence or a stop string), "length" (tokens or
     context), "time" (the limit in seconds passed) or "dead_end" (a constraint left no token).
@@ -29,6 +29,8 @@ class Stop:
     context: int = 1 << 40
     time_limit: float | None = None
     text: TextStream | None = None
+    judge: Callable[[Sequence[int]], bool] | None = None
+    """Whether an answer of these tokens has ended, by criteria from outside."""
     nodes: int = 1 << 20
     """At most so many draft nodes a step."""
     reason: str | None = None
@@ -46,29 +48,39 @@ class Stop:
 
     def budget(self, session: Session) -> Budget:
         """What a drafter may guess now: one token always comes from the verifier."""
-        return Budget(self.nodes if session.bears else 0, self.left(len(session.tokens)) - 1)
+        return Budget(self.nodes if session.can_draft else 0, self.left(len(session.tokens)) - 1)
 
     def left(self, length: int) -> int:
         """How many tokens may still follow when the text has ``length`` tokens."""
         return min(self.max_new_tokens - self.emitted, self.context - length)
 
     def trim(self, verdict: Verdict, tree: TokenTree) -> Verdict:
-        """Cut the verdict behind the last token that still counts, and book the rest."""
+        """The verdict up to the token that ends the answer."""
         tokens = verdict.tokens(tree)
-        count = self.take(tokens)
+        end = next((count for count, token in enumerate(tokens, 1) if token in self.eos), len(tokens))
+        return verdict.cut(min(end, self.max_new_tokens - self.emitted))
+
+    def count(self, tokens: Sequence[int]) -> None:
+        """These tokens were committed; none means that nothing was allowed."""
+        self.emitted += len(tokens)
         if not tokens:
             self.reason = "dead_end"
-        path = verdict.path[:count]
-        return Verdict(path, verdict.extra[: count - len(path)])
+        elif tokens[-1] in self.eos:
+            self.reason = "stop"
+        elif self.emitted >= self.max_new_tokens:
+            self.reason = "length"
 
-    def take(self, tokens: Sequence[int]) -> int:
-        """Book tokens until one ends the answer; returns how many count."""
-        for count, token in enumerate(tokens, 1):
-            self.emitted += 1
-            if (self.text is not None and self.text.push(token)) or token in self.eos:
-                self.reason = "stop"
-                return count
-            if self.emitted >= self.max_new_tokens:
-                self.reason = "length"
-                return count
-        return len(tokens)
+    def read(self, step: Step, session: Session) -> None:
+        """Turn a step's tokens into text; where a stop string is complete, the answer ends with that token."""
+        for count, token in enumerate(step.tokens, 1):
+            if self.text is not None and self.text.push(token):
+                self.end("stop", step, session, count)
+                return
+
+    def end(self, reason: str, step: Step, session: Session, count: int) -> None:
+        """Let the answer end with the first ``count`` tokens of a step; the others are taken back."""
+        surplus = len(step.tokens) - count
+        session.rewind(len(session.tokens) - surplus)
+        self.emitted -= surplus
+        step.verdict, step.tokens = step.verdict.cut(count), step.tokens[:count]
+        self.reason = reason

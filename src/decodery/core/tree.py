@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 
@@ -24,10 +24,11 @@ class TokenTree:
         scheme: how siblings were chosen.
         kinds: the drafter's hint which guesses are alike (the length of a match, say), so that a planner can tell the
             likely from the unlikely. Of drawn nodes it must not depend on the tokens drawn.
-        settled: where its nodes stand did not depend on what was drawn, so a plan may cut it by its shape. To cut another
-            drawn tree so would be to look at drawn tokens.
-        ripens: after how many such trees it shows what they bring, where they, or that there was nothing yet to guess,
-            pay in later steps only. A plan forwards them whole, and judges them together.
+        settled: the shape of the tree did not depend on what was drawn, so a planner may cut it by its shape. Cutting
+            any other drawn tree would mean to look at drawn tokens.
+        ripens: for drafters whose nodes pay off only in later steps (lookahead windows, PEARL blocks): how many
+            consecutive trees a planner must average before it may judge them. 1: each tree is judged alone. Trees with
+            more are never cut.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -39,11 +40,11 @@ class TokenTree:
     ripens: int = 1
     depths: list[int] = field(default_factory=list)
     """1 for the first level."""
-    kinds: list[int] = field(default_factory=list, compare=False)
+    kinds: list[Hashable] = field(default_factory=list, compare=False)
     _below: dict[int, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def chain(cls, tokens: Iterable[int], kind: int = 0) -> TokenTree:
+    def chain(cls, tokens: Iterable[int], kind: Hashable = 0) -> TokenTree:
         """A certain chain."""
         tree, node = cls(), ROOT
         for token in tokens:
@@ -51,7 +52,7 @@ class TokenTree:
         return tree
 
     @classmethod
-    def trie(cls, paths: Iterable[Sequence[int]], nodes: int, kinds: Iterable[int] = ()) -> TokenTree:
+    def trie(cls, paths: Iterable[Sequence[int]], nodes: int, kinds: Iterable[Hashable] = ()) -> TokenTree:
         """Certain paths, shared beginnings stored once, until ``nodes`` nodes are there; earlier paths go first."""
         tree = cls()
         child: dict[tuple[int, int], int] = {}
@@ -79,17 +80,16 @@ class TokenTree:
         at = {ROOT: ROOT}
         for node in range(len(other)) if nodes is None else nodes:
             token, parent = other.tokens[node], at[other.parents[node]]
-            # Of repeated siblings the first: the others are ghosts.
-            same = next((child for child in self.children(parent) if self.tokens[child] == token), None)
+            same = self.child(parent, token)
             at[node] = self.add(token, parent, law and law(token)) if same is None else same
         del at[ROOT]
         return at
 
-    def add(self, token: int, parent: int = ROOT, q: Tensor | None = None, *, kind: int = 0) -> int:
+    def add(self, token: int, parent: int = ROOT, q: Tensor | None = None, *, kind: Hashable = 0) -> int:
         """Append a node and return its index. A repeated sibling can only be refused, so it becomes a ghost."""
         if not ROOT <= parent < len(self):
             raise ValueError(f"parent {parent} of node {len(self)} is not an earlier node")
-        repeated = any(self.tokens[i] == token for i in self.children(parent))
+        repeated = self.child(parent, token) is not None
         self._below.setdefault(parent, []).append(len(self))
         self.depths.append(1 if parent == ROOT else self.depths[parent] + 1)
         self.tokens.append(int(token))
@@ -102,6 +102,10 @@ class TokenTree:
     def children(self, node: int) -> list[int]:
         """The node's children in drawing order, ghosts included."""
         return self._below.get(node, [])
+
+    def child(self, node: int, token: int) -> int | None:
+        """The first child of a node with this token: of repeated siblings the one that is forwarded."""
+        return next((child for child in self.children(node) if self.tokens[child] == token), None)
 
     def path(self, node: int) -> list[int]:
         """Nodes from the first level down to ``node``."""
@@ -136,6 +140,3 @@ class TokenTree:
             place[node] = tree.add(self.tokens[node], place[self.parents[node]], self.q[node], kind=self.kinds[node])
             tree.ghost[place[node]] = self.ghost[node]
         return tree
-
-
-EMPTY = TokenTree()

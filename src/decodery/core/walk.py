@@ -13,27 +13,22 @@ from decodery.core.values import Tensor
 
 
 def walk(constraint: Constraint, state: Any, tree: TokenTree, eos: Collection[int]) -> list[Any]:
-    """The state at each row (root first, then each node that is no ghost); marks forbidden nodes as ghosts.
+    """The state after the committed text, then that after each node (None: a ghost); marks forbidden nodes as ghosts.
 
     A drawn node is never deleted, only made a ghost: deleting it would bias the output (docs/architecture.md).
     """
     states = [state]
-    at = {-1: state}
     for node, (token, parent) in enumerate(zip(tree.tokens, tree.parents, strict=True)):
-        if tree.ghost[node]:
-            continue
-        after = _after(constraint, at[parent], token, eos)
+        after = None if tree.ghost[node] else _after(constraint, states[parent + 1], token, eos)
         if after is None:
             tree.haunt(node)
-        else:
-            at[node] = after
-            states.append(after)
+        states.append(after)
     return states
 
 
 def masks(constraint: Constraint, states: Sequence[Any], eos: Collection[int]) -> list[Tensor | None]:
-    """The allowed tokens of each row; end-of-sequence exactly where the constraint may end."""
-    return [_with_eos(constraint.mask(state), constraint.may_end(state), eos) for state in states]
+    """The allowed tokens at each state that is not None; end-of-sequence exactly where the constraint may end."""
+    return [_with_eos(constraint.mask(s), constraint.may_end(s), eos) for s in states if s is not None]
 
 
 def run(constraint: Constraint, state: Any, tokens: Sequence[int], eos: Collection[int]) -> Any:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Laws, Model
+from decodery.core.roles import Asking, Laws, Model
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Cap, Rows, Scheme, Tensor, Want
 from decodery.draft.lib.draft_model import Thinned
 from decodery.model.session import Session
+from decodery.model.variant import through
 
 PROMPT = 32  # last positions of the prompt that are looked at when a request begins
 
@@ -80,21 +81,25 @@ class DynamicExit(Thinned):
         self._exits = self.exits or tuple(range(min(self.every, last), model.depth, self.every))
         if not all(1 <= exit <= last for exit in self._exits):
             raise ValueError(f"del: this model can be left after 1 to {last} layers, not {list(self._exits)}")
-        self.want = Want(frozenset(exit - 1 for exit in self._exits))  # type: ignore[misc]  # known with the model only
         return self
+
+    @property
+    def want(self) -> Want:
+        """The states at every exit, of the prompt's tokens too."""
+        return Want(frozenset(exit - 1 for exit in (*self._exits, self._depth)), trunk=True)
 
     def begin(self, session: Session, laws: Laws) -> None:
         self._shadows = {exit: Shadow() for exit in self._exits}
         self._passes, self._length, self._threshold = 0, 1, 0.0
         self._invited = self._studied = False
-        self._layers = frozenset(range(self._exits[0]))
+        self._variant = through(range(self._exits[0]))
         super().begin(session, laws)
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         tree, node = self.empty(Scheme.IID), ROOT
         self._invited = budget.nodes > 0
         for _ in range(min(self._length, *budget) if self.ready(session) else 0):
-            (q,) = self.after(session, tree, [node])
+            (q,) = yield from self.after(session, tree, [node])
             if q is None:
                 break
             node, chance, _ = self.draw(tree, node, q, rng)
@@ -112,34 +117,44 @@ class DynamicExit(Thinned):
             self._studied = True
         # Behind a refused draft every layer saw a text that is none, so the rows end with the accepted path.
         rows = [0, *(row for node in step.verdict.path if (row := step.rows.at(node)) is not None)]
-        self._study(step.rows, rows, [step.p.best[row] for row in rows])
-        self._choose()
+        states = [step.rows.hidden[exit - 1][rows] for exit in self._exits]
+        paths = [step.rows.paths[row] for row in rows]
+        self._study(step.rows.context, paths, session.prompt, states, [step.p.best[row] for row in rows])
+        self._choose(session)
 
     def _study_prompt(self, session: Session) -> None:
-        view, start = self._session, max(1, session.prompt - PROMPT)
-        view.layers = None
-        view.rewind(start)
-        rows = view.forward(TokenTree.chain(session.tokens[start : session.prompt]), self.want)
-        self._study(rows, range(len(rows)), self._laws(rows).best)
-        view.follow(session)
+        """Look at the last positions of the prompt, whose states the pass that read it has left."""
+        start, end = max(1, session.prompt - PROMPT), session.prompt
+        states = [session.states(exit - 1, start - 1, end) for exit in (*self._exits, self._depth)]
+        context, paths = session.tokens[:start], [tuple(session.tokens[start:i]) for i in range(start, end + 1)]
+        target = self._laws(Rows(self._logits(states.pop()), context, paths, prompt=session.prompt)).best
+        self._study(context, paths, session.prompt, states, target)
 
-    def _study(self, rows: Rows, chosen: Sequence[int], best: Sequence[int | None]) -> None:
-        """Compare every exit's guess at the chosen rows with the target's."""
-        states = torch.cat([rows.hidden[exit - 1][list(chosen)] for exit in self._exits])
-        logits = self._logits(states)
+    def _study(
+        self,
+        context: Sequence[int],
+        paths: Sequence[tuple[int, ...]],
+        prompt: int,
+        states: Sequence[Tensor],
+        best: Sequence[int | None],
+    ) -> None:
+        """Compare every exit's guess behind these paths with the target's; ``states``: ``[paths, d]`` for each exit."""
+        logits = self._logits(torch.cat(list(states)))
         # A layer has about 12 d^2 weights, the head V d: in a small network with a large vocabulary it costs several layers.
-        self._head = logits.shape[-1] / (12 * states.shape[-1]) if self.head is None else self.head
-        for shadow, part in zip(self._shadows.values(), torch.split(logits, len(chosen)), strict=True):
-            guessed = replace(rows, logits=part, paths=[rows.paths[row] for row in chosen])
-            chances, tokens = self._laws(guessed).logits.softmax(-1).max(-1)
+        self._head = logits.shape[-1] / (12 * states[0].shape[-1]) if self.head is None else self.head
+        for shadow, part in zip(self._shadows.values(), torch.split(logits, len(paths)), strict=True):
+            chances, tokens = self._laws(Rows(part, context, paths, prompt=prompt)).logits.softmax(-1).max(-1)
             hits = tokens == tokens.new_tensor([-1 if target is None else target for target in best])
             shadow.add(self.decay, chances[hits], chances[~hits])
 
-    def _choose(self) -> None:
+    def _choose(self, session: Session) -> None:
         rates = {exit: shadow.rate for exit, shadow in self._shadows.items()}
         exit, self._length, _ = best(rates, self._depth, self.max, self._head)
         self._threshold = self._shadows[exit].threshold
-        self._session.layers = frozenset(range(exit))
+        if (variant := through(range(exit))) != self._variant:
+            self._session.close()
+            self._variant = variant
+            self._session = self.open(session)
 
 
 def best(rates: Mapping[int, float], depth: int, longest: int, head: float = 0.0) -> tuple[int, int, float]:

@@ -6,16 +6,18 @@ import heapq
 from dataclasses import dataclass
 
 from decodery.core.chooser import Chooser
+from decodery.core.roles import Asking
 from decodery.core.step import Step
+from decodery.core.tally import Tally
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme, Tensor
 from decodery.draft.lib.draft_model import Grown
 from decodery.model.session import Session
 
 STEPS = 10
-"""Ranges of the draft's chances that are told apart when they are compared with what stood."""
+"""Number of bins for calibrating draft probabilities against observed acceptance."""
 TRUST = 6.0
-"""For how many judged guesses the draft's own chance counts."""
+"""Prior weight: the draft's own probability counts as this many observations."""
 
 
 @dataclass
@@ -43,9 +45,9 @@ class DySpec(Grown):
                 f"dyspec needs nodes >= 1, length >= 1 and 0 <= least < 1, "
                 f"not nodes={self.nodes}, length={self.length}, least={self.least}"
             )
-        self._stood: dict[tuple[bool, int], tuple[int, int]] = {}
+        self._stood: Tally[tuple[bool, int]] = Tally(weight=TRUST)
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         tree, greedy = self.empty(Scheme.DISTINCT), self._laws.greedy
         self._alike: dict[tuple[int, ...], tuple[bool, int]] = {}  # which of the judged a node is like, by its path
         law: dict[int, Tensor | None] = {}  # node -> the law of its next child
@@ -57,7 +59,7 @@ class DySpec(Grown):
                 continue
             if node not in law:  # one pass for all that were drawn since the last
                 fresh = [i for i in range(len(tree)) if i not in law] if law else [ROOT]
-                law.update(zip(fresh, self.after(session, tree, fresh), strict=True))
+                law.update(zip(fresh, (yield from self.after(session, tree, fresh)), strict=True))
             if (q := law[node]) is None:
                 continue
             # What is certain to be drawn counts before it is drawn; what is random must not.
@@ -79,16 +81,14 @@ class DySpec(Grown):
         for accepted in path if len(step.tokens) == len(path) else (*path, ROOT):
             for child in step.tree.children(node):
                 if key := self._alike.get(step.tree.words(child)):  # else another drafter's, in a mix
-                    stood, judged = self._stood.get(key, (0, 0))
-                    self._stood[key] = stood + (child == accepted), judged + 1
+                    self._stood.book(key, child == accepted)
                 if child == accepted:
                     break
             node = accepted
 
     def _chance(self, first: bool, drawn: float) -> float:
         """The chance that a child stands, once it is reached."""
-        stood, judged = self._stood.get(alike(first, drawn), (0, 0)) if self.calibrate else (0, 0)
-        return (stood + TRUST * drawn) / (judged + TRUST)
+        return self._stood.rate(alike(first, drawn), drawn) if self.calibrate else drawn
 
 
 def alike(first: bool, drawn: float) -> tuple[bool, int]:

@@ -9,13 +9,13 @@ from typing import Self
 from decodery.core.chooser import Chooser
 from decodery.core.errors import PartsClash
 from decodery.core.law import Law
-from decodery.core.roles import Model
+from decodery.core.roles import Asking, Model
 from decodery.core.step import Step
-from decodery.core.tree import EMPTY, ROOT, TokenTree
+from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Cap, Scheme, Tensor
 from decodery.draft.lib.draft_model import Thinned
-from decodery.model.session import Session
-from decodery.model.variant import LayerSet, Shared
+from decodery.model.session import Ask, Session
+from decodery.model.variant import LayerSet, Shared, Variant
 
 
 @dataclass
@@ -30,7 +30,7 @@ class EasySpec(Thinned):
     """
 
     paper = "EasySpec: Layer-Parallel Speculative Decoding for Efficient Multi-GPU Utilization (Wu et al. 2025)"
-    needs = frozenset()  # of the target, which need not be the draft model
+    needs = frozenset[Cap]()  # of the target, which need not be the draft model
     emits = frozenset({Scheme.CERTAIN, Scheme.DISTINCT})
     specimens = ({"group": 2, "length": 2}, {"path": "toy", "width": 2, "length": 1})
     path: object = ""
@@ -45,31 +45,30 @@ class EasySpec(Thinned):
                 "easyspec needs group, length and width >= 1, "
                 f"not group={self.group}, length={self.length}, width={self.width}"
             )
-        self._model: Model | None = None
 
     def bind(self, model: Model) -> Self:
-        if self.path and self._model is None:
-            self._model = model.companion(self.path)
+        self._model = model.companion(self.path) if self.path else None
         draft = self._model or model
         if Cap.HALVES not in draft.can:
             raise PartsClash(f"draft part 'easyspec' needs a draft model with {Cap.HALVES.value}: give another path=")
-        self._layers = grouped(draft.depth, self.group)
+        self._variant = Variant(grouped(draft.depth, self.group))
         return self
 
     def open(self, session: Session) -> Session:
-        self._exact = session if self._model is None else self._model.session()
+        self._exact = session if self._model is None else session.beside(self._model)
         return super().open(self._exact)
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         if self._model is None and not self.ready(session):
-            return EMPTY
-        return self.levels(session, budget, rng, [self.width, *[1] * (self.length - 1)], settled=True)
+            return TokenTree()
+        return (yield from self.levels(session, budget, rng, [self.width, *[1] * (self.length - 1)], settled=True))
 
-    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> list[Tensor | None]:
-        if self._model is None or nodes != [ROOT]:
-            return super().after(session, tree, nodes)
+    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> Asking[list[Tensor | None]]:
+        if self._model is None or list(nodes) != [ROOT]:
+            return (yield from super().after(session, tree, nodes))
         self._exact.follow(session)
-        law = Law(self._laws(self._exact.forward()).logits, greedy=False)  # the calibration starts the next draft
+        (rows,) = yield [Ask(self._exact, TokenTree())]
+        law = Law(self._laws(rows).logits, greedy=False)  # the calibration starts the next draft
         self._session.follow(self._exact)
         return [law.row(0)]
 
@@ -77,6 +76,11 @@ class EasySpec(Thinned):
         if self._model is not None:
             self._exact.follow(session)
         self._session.follow(self._exact)
+
+    def end(self, session: Session) -> None:
+        super().end(session)
+        if self._model is not None:
+            self._exact.close()
 
 
 def grouped(depth: int, group: int) -> LayerSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decodery.core.chooser import Chooser
+from decodery.core.roles import Asking
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme
 from decodery.draft.lib.draft_model import Grown
@@ -30,14 +31,16 @@ class IidPaths(Grown):
         if self.length < 1 or self.width < 1:
             raise ValueError(f"iid needs length >= 1 and width >= 1, not length={self.length}, width={self.width}")
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         tree = self.empty(Scheme.IID)
         through = {ROOT: 1 if self._laws.greedy else self.width}  # node -> how many paths go through it
         for _ in range(min(self.length, budget.depth)):
             if len(tree) >= budget.nodes:
                 break
             below: dict[int, int] = {}
-            for (node, paths), q in zip(through.items(), self.after(session, tree, list(through)), strict=True):
+            for (node, paths), q in zip(
+                through.items(), (yield from self.after(session, tree, list(through))), strict=True
+            ):
                 for _ in range(min(paths, budget.nodes - len(tree)) if q is not None else 0):
                     assert q is not None
                     child, _, _ = self.draw(tree, node, q, rng)

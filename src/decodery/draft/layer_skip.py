@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Model
-from decodery.core.tree import EMPTY, TokenTree
+from decodery.core.roles import Asking, Model
+from decodery.core.tree import TokenTree
 from decodery.core.values import Budget, Scheme
 from decodery.draft.lib.draft_model import Thinned
 from decodery.model.session import Session
-from decodery.model.variant import spread
+from decodery.model.variant import spread, through
 
 
 @dataclass
@@ -41,11 +41,11 @@ class LayerSkip(Thinned):
             )
 
     def bind(self, model: Model) -> Self:
-        self._layers = frozenset(spread(model.depth, self.speedup))
+        self._variant = through(spread(model.depth, self.speedup))
         return self
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         if not self.ready(session):
-            return EMPTY
+            return TokenTree()
         widths = [self.width, *[1] * (self.length - 1)]
-        return self.levels(session, budget, rng, widths, settled=True)
+        return (yield from self.levels(session, budget, rng, widths, settled=True))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Self
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.roles import Asking, Drafter, Laws, Model, ready
 from decodery.core.step import Step
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget, Scheme
@@ -15,9 +17,6 @@ from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
 from decodery.model.session import Session
 from decodery.plan.acceptance import Forecast, Rates
-
-KINDS = 32
-"""Kinds of guesses told apart in each part."""
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Mix(Drafter):
         return self.parts
 
     def bind(self, model: Model) -> Self:
-        self.parts = tuple(part.bind(model) for part in self.parts)
+        self.parts = tuple(ready(part, model) for part in self.parts)
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
@@ -56,18 +55,23 @@ class Mix(Drafter):
         for part in self._running:
             part.begin(session, laws)
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         self._merged = tree = TokenTree()
-        nodes = min(self.nodes, budget.nodes)
+        nodes, guessed = min(self.nodes, budget.nodes), defaultdict[int, dict[int, Hashable]](dict)
         for i, part in enumerate(self._running):
-            draft = part.propose(session, Budget(nodes, budget.depth), rng)
+            draft = yield from part.proposing(session, Budget(nodes, budget.depth), rng)
             for node, place in tree.graft(draft).items():
                 # Who guessed it, and how: a guess that several parts share is likelier than each part's alone.
-                tree.kinds[place] += (1 + draft.kinds[node] % (KINDS - 1)) * KINDS**i
+                guessed[place][i] = draft.kinds[node]
+        tree.kinds = [tuple(guessed[node].items()) for node in range(len(tree))]
         promise = self._forecast.promises(tree)
         return tree.only(sorted(range(len(tree)), key=lambda node: -promise[node])[:nodes])
 
-    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
+    def observing(self, session: Session, step: Step, rng: Chooser) -> Asking[None]:
         self._forecast.learn(self._merged, step.tokens)
         for part in self._running:
-            part.observe(session, step, rng)
+            yield from part.observing(session, step, rng)
+
+    def end(self, session: Session) -> None:
+        for part in self._running:
+            part.end(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decodery.core.chooser import Chooser
+from decodery.core.roles import Asking
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget, Scheme
 from decodery.draft.lib.draft_model import Grown
@@ -32,7 +33,7 @@ class ModelDraft(Grown):
         if self.length < 1 or self.width < 1:
             raise ValueError(f"model needs length >= 1 and width >= 1, not length={self.length}, width={self.width}")
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         widths = [self.width, *[1] * (self.length - 1)]
         # The first level's law is the same whatever is drawn, and below there is one child each: a shape known before.
-        return self.levels(session, budget, rng, widths, settled=True)
+        return (yield from self.levels(session, budget, rng, widths, settled=True))

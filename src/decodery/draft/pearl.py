@@ -16,6 +16,7 @@ from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme, Tensor
 from decodery.model.session import Session
+from decodery.model.turn import forward
 
 Drawn = tuple[int, Tensor | None]
 """A token and the law it was drawn from, None under a greedy law."""
@@ -57,11 +58,10 @@ class Block(Thread):
         return self.drawn
 
     def _write(self) -> None:
-        self._session.restart(self._words)
-        self._session.prompt = self._prompt
+        self._session.restart(self._words, self._prompt)
         while len(self.drawn) < self._length:
             # The first one guesses the verifier's own token, to which no law of a draft is ever compared: the likeliest.
-            law = Law(self._laws(self._session.forward()).logits, greedy=self._laws.greedy or not self.drawn)
+            law = Law(self._laws(forward(self._session)).logits, greedy=self._laws.greedy or not self.drawn)
             if (q := law.row(0)) is None:
                 return
             token = int(q.argmax()) if law.greedy else self._rng.pick(q)
@@ -78,7 +78,8 @@ class Pearl(Drafter):
 
     While all stands, each pass commits ``gamma`` tokens and nobody waits (post-verify). Otherwise what was written ahead
     is dropped, and the next pass has no draft: while it yields a single token, a new block is written, kept where it
-    begins with that token (pre-verify). ``path``: the draft model, which must have a network of its own. ``overlap``:
+    begins with that token (pre-verify). ``path``: the draft model; of the target's own network only another model
+    (fewer layers, say), and then nothing overlaps, for such passes run alone. ``overlap``:
     False writes before the pass instead of beside it, with the same result. Where tokens are sampled, the first token
     of a block is not put to the paper's test with ``min(1, p/q)``: the verifier draws its own, and the block is kept if
     that is the likeliest of the draft's law.
@@ -92,7 +93,6 @@ class Pearl(Drafter):
     overlap: bool = True
 
     def __post_init__(self) -> None:
-        self._model: Model | None = None
         if self.gamma < 2:
             raise ValueError(f"pearl needs gamma >= 2, not {self.gamma}: the first token of a block only opens it")
 
@@ -102,8 +102,7 @@ class Pearl(Drafter):
                 "draft part 'pearl' drafts while the target runs, so it cannot run the target with fewer layers, whose "
                 "cache and network are in use: give path=, or take draft=model"
             )
-        if self._model is None:
-            self._model = model.companion(self.path)
+        self._model = model.companion(self.path)
         if self._model is model:
             raise PartsClash(
                 "draft part 'pearl' drafts while the target runs, so its model must not be the target itself: load it "
@@ -112,7 +111,6 @@ class Pearl(Drafter):
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
-        assert self._model is not None, "bind comes first"
         self._laws, self._session = laws.alone(), self._model.session()
         self._ahead: list[Drawn] = []
         """Drafts that continue the committed text; those of the tree first."""
@@ -145,6 +143,10 @@ class Pearl(Drafter):
         judged = any(tree.tokens[child] in step.verdict.extra for child in tree.children(end))
         stands = _agree(self._ahead, step.tokens) and not judged
         self._ahead = self._ahead[len(step.tokens) :] if stands else []
+
+    def end(self, session: Session) -> None:
+        if self._block is not None:
+            self._block.dropped = True
 
 
 def _agree(drawn: Sequence[Drawn], tokens: Sequence[int]) -> bool:

@@ -9,9 +9,9 @@ from typing import Self
 import numpy as np
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Laws, Model
+from decodery.core.roles import Asking, Laws, Model
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import Budget, Scheme
+from decodery.core.values import Budget, Scheme, common
 from decodery.draft.lib.draft_model import Drawn
 from decodery.model.session import Session
 
@@ -41,7 +41,6 @@ class RapidDraft(Drawn):
     path: object = ""
 
     def __post_init__(self) -> None:
-        self._model: Model | None = None
         if min(self.length, self.chunk, self.keep, self.query) < 1:
             raise ValueError(
                 f"rapid needs length, chunk, keep and query >= 1, not length={self.length}, chunk={self.chunk}, "
@@ -49,15 +48,11 @@ class RapidDraft(Drawn):
             )
 
     def bind(self, model: Model) -> Self:
-        if not self.path:
-            self._model = model
-        elif self._model is None:
-            self._model = model.companion(self.path)
+        self._model = model.companion(self.path) if self.path else model
         return self
 
     def open(self, session: Session) -> Session:
-        assert self._model is not None, "bind comes first"
-        return self._model.session()
+        return session.beside(self._model)
 
     def begin(self, session: Session, laws: Laws) -> None:
         super().begin(session, laws)
@@ -67,17 +62,17 @@ class RapidDraft(Drawn):
     def catch_up(self, session: Session) -> None:
         # Not follow(), which copies the whole text: prompts differ, and so do the positions of the answer.
         text, own = [*self._short, *session.tokens[session.prompt :]], self._session
-        if text[: len(own.tokens)] == own.tokens:
+        if common(own.tokens, text) == len(own.tokens):
+            own.prompt = len(self._short)
             own.commit(text[len(own.tokens) :])
         else:
-            own.restart(text)
-        own.prompt = len(self._short)
+            own.restart(text, len(self._short))
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         # A chain, whatever is drawn: its shape is known before.
         tree, node = self.empty(Scheme.IID, settled=True), ROOT
         while not self._rests and len(tree) < min(self.length, *budget):
-            (law,) = self.after(session, tree, [node])
+            (law,) = yield from self.after(session, tree, [node])
             if law is None:
                 break
             node, _, _ = self.draw(tree, node, law, rng)

@@ -11,16 +11,13 @@ from typing import Self
 import torch
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.roles import Asking, Drafter, Laws, Model, ready
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme, Tensor
 from decodery.draft.lib.draft_model import Grown
-from decodery.draft.ngram import NGram
 from decodery.model.session import Session
-
-KINDS = 32
-"""Kinds of retrieved guesses told apart."""
+from decodery.run.registry import default
 
 
 @dataclass
@@ -38,12 +35,12 @@ class Rasd(Grown):
     emits = frozenset({Scheme.CERTAIN, Scheme.DISTINCT})
     accepts = frozenset({Scheme.CERTAIN})
     specimens = (
-        {"path": "toy", "length": 1, "k": 2, "retrieve": NGram(min=1, length=2, width=2)},
-        {"length": 1, "width": 2, "k": 3, "nodes": 2, "retrieve": NGram(min=1, length=3, width=3)},
+        {"path": "toy", "length": 1, "k": 2, "retrieve": "ngram:min=1,length=2,width=2"},
+        {"length": 1, "width": 2, "k": 3, "nodes": 2, "retrieve": "ngram:min=1,length=3,width=3"},
     )
     length: int = 3
     width: int = 1
-    retrieve: Drafter = field(default_factory=lambda: NGram(max=3, min=1, length=10, width=4))
+    retrieve: Drafter = field(default_factory=lambda: default("draft", "ngram", max=3, min=1, length=10, width=4))
     k: int = 10
     nodes: int = 16
 
@@ -60,7 +57,7 @@ class Rasd(Grown):
 
     def bind(self, model: Model) -> Self:
         super().bind(model)
-        self.retrieve = self.retrieve.bind(model)
+        self.retrieve = ready(self.retrieve, model)
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
@@ -70,20 +67,20 @@ class Rasd(Grown):
         self._retriever = copy.copy(self.retrieve)  # the rows of a batch share what outlives a request only
         self._retriever.begin(session, laws)
 
-    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> list[Tensor | None]:
-        laws = super().after(session, tree, nodes)
-        if nodes == [ROOT]:
+    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> Asking[list[Tensor | None]]:
+        laws = yield from super().after(session, tree, nodes)
+        if list(nodes) == [ROOT]:
             self._first = laws[0]
         return laws
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         self._first = None
         widths = [self.width, *[1] * (self.length - 1)][: budget.depth]
-        tree = self.levels(session, budget, rng, widths, settled=True)
+        tree = yield from self.levels(session, budget, rng, widths, settled=True)
         # As many as fit beside the largest tree, merged or not: how many of them are added must not decide on others, for
         # a verifier that looks at one branch before the next would learn there what was drawn here.
         room = max(0, budget.nodes - self.width * len(widths))
-        found = self._retriever.propose(session, Budget(min(self.nodes, room), budget.depth), rng)
+        found = yield from self._retriever.proposing(session, Budget(min(self.nodes, room), budget.depth), rng)
         if self._first is None or not (kept := pruned(found, self._first, self.k)):
             return tree
         # A certain node behind drawn siblings offers its token for sure: q is one-hot. Whether it is there, and not merged
@@ -92,7 +89,7 @@ class Rasd(Grown):
         tree.settled = False
         for node, place in tree.graft(found, kept, self._certain).items():
             if self._laws.greedy:  # of drawn nodes the kind must not tell what was drawn
-                tree.kinds[place] += 1 + found.kinds[node] % KINDS
+                tree.kinds[place] = tree.kinds[place], found.kinds[node]
         return tree
 
     def _certain(self, token: int) -> Tensor | None:
@@ -100,9 +97,13 @@ class Rasd(Grown):
             return None
         return torch.zeros_like(self._first).index_fill_(0, torch.tensor(token, device=self._first.device), 1.0)
 
-    def observe(self, session: Session, step: Step, rng: Chooser) -> None:
-        super().observe(session, step, rng)
-        self._retriever.observe(session, step, rng)
+    def observing(self, session: Session, step: Step, rng: Chooser) -> Asking[None]:
+        yield from super().observing(session, step, rng)
+        yield from self._retriever.observing(session, step, rng)
+
+    def end(self, session: Session) -> None:
+        super().end(session)
+        self._retriever.end(session)
 
 
 def pruned(found: TokenTree, law: Tensor, k: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decodery.core.chooser import Chooser
+from decodery.core.roles import Asking
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget, Scheme
 from decodery.draft.lib.draft_model import Grown
@@ -31,6 +32,6 @@ class RsdC(Grown):
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"rsd-c needs widths such as [2,2,1], each at least 1, not {list(self.widths)}")
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         # Not settled, because a node whose law holds fewer tokens than its width has fewer children.
-        return self.levels(session, budget, rng, self.widths, settled=False)
+        return (yield from self.levels(session, budget, rng, self.widths, settled=False))

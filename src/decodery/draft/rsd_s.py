@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from decodery.core.chooser import Chooser
+from decodery.core.roles import Asking
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme, Tensor
 from decodery.draft.lib.draft_model import Grown
@@ -36,14 +37,14 @@ class RsdS(Grown):
         if self.length < 1 or self.width < 1:
             raise ValueError(f"rsd-s needs length >= 1 and width >= 1, not length={self.length}, width={self.width}")
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         tree = self.empty(Scheme.DISTINCT)
         beams = {ROOT: (0.0, 1.0)}  # node -> when it arrived, and its probability
         depth = min(self.length, budget.depth)
         for level in range(depth):
             if not beams or len(tree) >= budget.nodes:
                 break
-            laws = self.after(session, tree, list(beams))
+            laws = yield from self.after(session, tree, list(beams))
             race = [self._runner(node, *beams[node], q) for node, q in zip(beams, laws, strict=True) if q is not None]
             heapq.heapify(race)
             beams = {}

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from decodery.core.chooser import Chooser
+from decodery.core.roles import Asking
 from decodery.core.step import Step
+from decodery.core.tally import Tally
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Array, Budget, Scheme, Tensor
 from decodery.draft.lib.draft_model import Grown
@@ -48,20 +50,19 @@ class SpecDecPlusPlus(Grown):
             )
         if not 0 < self.prior <= 1 or self.weight <= 0:
             raise ValueError(f"specdec++ needs 0 < prior <= 1 and weight > 0, not {self.prior} and {self.weight}")
-        # For each band of entropy: acceptance seen, summed, and how often.
-        self._seen = [[self.prior * self.weight, self.weight] for _ in range(len(EDGES) + 1)]
+        self._seen: Tally[tuple[int]] = Tally(self.prior, self.weight)
+        """The acceptance seen in each band of entropy."""
 
-    def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         tree, node, stands = self.empty(Scheme.IID), ROOT, 1.0
         self._bands: list[int] = []
         for _ in range(min(self.max, *budget)):
-            (q,) = self.after(session, tree, [node])
+            (q,) = yield from self.after(session, tree, [node])
             if q is None:
                 break
             node, _, _ = self.draw(tree, node, q, rng)
             self._bands.append(band(q))
-            total, times = self._seen[self._bands[-1]]
-            stands *= total / times
+            stands *= self._seen.rate((self._bands[-1],))
             if len(tree) >= self.min and 1 - stands > self.threshold:
                 break
         return tree
@@ -72,20 +73,18 @@ class SpecDecPlusPlus(Grown):
             row = step.rows.at(step.tree.parents[node])
             if row is not None and (p := step.p.row(row)) is not None:
                 q = step.tree.q[node]
-                self._seen[which][0] += float(
-                    p[step.tree.tokens[node]] if q is None else torch.minimum(p, q.to(p)).sum()
-                )
-                self._seen[which][1] += 1
+                stood = p[step.tree.tokens[node]] if q is None else torch.minimum(p, q.to(p)).sum()
+                self._seen.book((which,), float(stood))
         self._session.follow(session)
 
     def memory(self) -> dict[str, Array]:
-        return {"seen": np.array(self._seen)}
+        return {"seen": np.array([self._seen.seen.get((i,), (0.0, 0.0)) for i in range(len(EDGES) + 1)])}
 
     def remember(self, memory: Mapping[str, Array]) -> None:
         seen = memory["seen"].tolist()
-        if len(seen) != len(self._seen) or not all(0 < times < 1e18 and 0 <= total <= times for total, times in seen):
-            raise ValueError(f"not acceptances of {len(self._seen)} bands of entropy")
-        self._seen[:] = seen
+        if len(seen) != len(EDGES) + 1 or not all(0 <= total <= times < 1e18 for total, times in seen):
+            raise ValueError(f"not acceptances of {len(EDGES) + 1} bands of entropy")
+        self._seen.seen.update({(i,): (total, times) for i, (total, times) in enumerate(seen) if times})
 
 
 def band(q: Tensor) -> int:

@@ -27,8 +27,8 @@ NEW_HERE, NEW_BEFORE = 0.5, 5.0
 """How much is left to new tokens after suffixes of this request and of those before: another text tells less."""
 HITS = 64
 """Occurrences in the corpus that are counted, evenly taken."""
-CORPUS = 100
-"""Added to the kind of what the corpus gave, so that the planner tells it from the request's own."""
+CORPUS = "corpus"
+"""Part of the kind of what the corpus gave, so that the planner tells it from the request's own."""
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Suffix(Drafter):
         if not places or nodes < 1:
             return TokenTree(), 0.0
         sample = places[:: -(-len(places) // HITS)]
-        return heaviest(corpus.following(sample, length, min(nodes, budget.depth)), nodes, CORPUS + length)
+        return heaviest(corpus.following(sample, length, min(nodes, budget.depth)), nodes, (CORPUS, length))
 
     def _expand(self, budget: Budget) -> tuple[TokenTree, float]:
         """The likeliest paths, and how many of their tokens should stand.
@@ -121,13 +121,13 @@ class Suffix(Drafter):
         if length < self.min:
             return tree, promise
         nodes = min(self.nodes, max(1, int(self.factor * length)), budget.nodes)
-        waiting: list[tuple[float, int, int, int, int, tuple[Match, ...]]] = []
+        waiting: list[tuple[float, int, int, int, tuple[int, int], tuple[Match, ...]]] = []
         order = count()
 
         def widen(matches: tuple[Match, ...], parent: int, chance: float) -> None:
             law = chances(matches, self.min)
             for token in heapq.nlargest(WIDEST, law, key=law.__getitem__):
-                kind = 4 * min(length, 7) + int(4 * law[token])
+                kind = min(length, 7), int(4 * law[token])
                 heapq.heappush(waiting, (-chance * law[token], next(order), parent, token, kind, matches))
 
         widen(matches, ROOT, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,7 +11,8 @@ import torch
 
 from decodery.core.errors import PartsClash
 from decodery.core.roles import Guide, Model
-from decodery.core.values import Companion, Rows, Tensor
+from decodery.core.values import Rows, Tensor
+from decodery.model.session import Companion
 
 
 @dataclass
@@ -40,7 +42,7 @@ class ClassifierFree(Guide):
             raise ValueError("cfg needs negative=...: this model has no end-of-sequence token to stand for no prompt")
         return self
 
-    def companions(self) -> dict[str, Companion]:
+    def companions(self, prompt: Sequence[int]) -> dict[str, Companion]:
         return {"negative": Companion(self._tokens)}
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:

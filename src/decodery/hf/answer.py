@@ -46,8 +46,10 @@ class Answer:
         if self.streamer is not None:
             self._stream()
             self.streamer.end()
-        if any(row.reason == "length" for row in self.rows):
-            warnings.warn(f"an answer was cut at the model's context of {self.rows[0].context} tokens", stacklevel=4)
+        if any(row.stop.reason == "length" for row in self.rows):
+            warnings.warn(
+                f"an answer was cut at the model's context of {self.rows[0].stop.context} tokens", stacklevel=4
+            )
         prompts, answers = self.input_ids, [row.tokens for row in self.rows]
         extras: dict[str, Any] = {name: self._kept(name) for name in self.rows[0].kept}
         if config.num_beams > 1:
@@ -64,7 +66,7 @@ class Answer:
     def _stream(self) -> None:
         """A column of the batch at a time, as soon as no row lacks it."""
         if self.streamer is not None:
-            going = [row.emitted for row in self.rows if row.reason is None]
+            going = [row.emitted for row in self.rows if row.stop.reason is None]
             ready = min(going) if going else max(row.emitted for row in self.rows)
             for column in self._padded([row.tokens[self.sent : ready] for row in self.rows]).T:
                 self.streamer.put(column.cpu())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,18 +19,23 @@ from transformers.generation.logits_process import LogitNormalization
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import DecoderyError, UnknownPart
-from decodery.core.roles import Drafter, Laws, Program, Search
+from decodery.core.roles import Built, Drafter, Laws, Program, Search
 from decodery.core.stats import Stats
+from decodery.core.step import Step
+from decodery.core.stop import Stop
 from decodery.core.values import Tensor
 from decodery.draft.model import ModelDraft
 from decodery.draft.ngram import NGram
 from decodery.guide.temperature import Temperature
 from decodery.hf.answer import Answer
 from decodery.hf.checks import prompts_of, refuse, refuse_with_beams
-from decodery.hf.row import Place, Row, Watch
+from decodery.hf.row import Place, Row
 from decodery.model.model import Model
-from decodery.run.build import Built, build
-from decodery.run.loop import speculate, together
+from decodery.model.session import Session
+from decodery.model.turn import forward
+from decodery.run.build import build
+from decodery.run.crew import Crew, Failed
+from decodery.run.loop import launch
 from decodery.run.recipe import Recipe, Spec
 from decodery.run.registry import name_of
 from decodery.search.beam import Beam
@@ -101,9 +107,7 @@ class CustomGenerate:
         length = input_ids.shape[1]
         rows = [
             Row(
-                eos=wrapped.eos,
-                max_new_tokens=(stopping_criteria.max_length or config.max_length) - length,
-                context=wrapped.context,
+                stop=Stop(wrapped.eos, (stopping_criteria.max_length or config.max_length) - length, wrapped.context),
                 place=Place(i * beams, len(input_ids), input_ids[i * beams, None, : length - len(prompt)]),
                 words=input_ids.new_tensor([wrapped.tokens(prompt)]),
                 criteria=stopping_criteria,
@@ -113,9 +117,18 @@ class CustomGenerate:
         ]
         answer = Answer(input_ids[::beams], rows, 0 if pad is None else int(pad), streamer)
         self.last_stats = answer.stats
-        for i, step in together(_programs(built, wrapped, rows, logits_processor)):
-            answer.add(i, step)
-        if name_of(built.constrain)[1] == "none" and any(row.reason == "dead_end" for row in rows):
+        with closing(Crew()) as crew:
+            sessions = _sessions(wrapped, rows)
+            seed = 0 if built.laws.greedy else int(torch.randint(1 << 62, ()))  # so that torch.manual_seed governs
+            for i, (row, session) in enumerate(zip(rows, sessions, strict=True)):
+                crew.add(i, _program(built, session, row, logits_processor, Seeded(seed, i)))
+            for i, event in crew.run():
+                if isinstance(event, Failed):
+                    raise event.error
+                if isinstance(event, Step):
+                    rows[i].read(event, sessions[i])
+                    answer.add(i, event)
+        if name_of(built.constrain)[1] == "none" and any(row.stop.reason == "dead_end" for row in rows):
             raise DecoderyError("the logits processors left no token to choose")
         return answer.finish(config)
 
@@ -139,23 +152,24 @@ class CustomGenerate:
         return replace(self.recipe, draft=draft, guide=(Temperature(), *guide) if config.do_sample else guide)
 
 
-def _programs(built: Built, model: Model, rows: Sequence[Row], processors: Sequence[Any]) -> Iterator[Program]:
-    """A program for each row; rows of the same prompt share its cache."""
+def _sessions(model: Model, rows: Sequence[Row]) -> list[Session]:
+    """A session for each row; rows of the same prompt share its cache."""
     prompts = [tuple(row.words[0].tolist()) for row in rows]
-    sessions = dict(zip(dict.fromkeys(prompts), model.sessions(list(dict.fromkeys(prompts))), strict=True))
-    if len(sessions) < len(rows):
-        for session in sessions.values():
-            session.prefill()
-    seed = 0 if built.laws.greedy else int(torch.randint(1 << 62, ()))  # so that torch.manual_seed governs
-    for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        session = sessions[prompt].fork() if len(sessions) < len(rows) else sessions[prompt]
-        laws = Laws((*row.place.guides(processors, prompt), *built.laws.guides), built.laws.greedy)
-        session.accompany({name: c for guide in laws.guides for name, c in guide.companions().items()})
-        rng, draft, verify = Seeded(seed, i), copy.copy(built.draft), Watch(built.verify, row)
-        if built.search is not None:
-            yield built.search(session, laws, built.constrain, rng, row)
-        else:
-            yield speculate(session, draft, verify, laws, built.constrain, rng, row, built.want)
+    distinct = list(dict.fromkeys(prompts))
+    sessions = dict(zip(distinct, model.sessions(distinct), strict=True))
+    if len(distinct) == len(rows):
+        return [sessions[prompt] for prompt in prompts]
+    for session in sessions.values():
+        forward(session)
+    return [sessions[prompt].fork() for prompt in prompts]
+
+
+def _program(built: Built, session: Session, row: Row, processors: Sequence[Any], rng: Seeded) -> Program:
+    """The program of a row, whose processors are guides before those of the recipe."""
+    guides = (*row.place.guides(processors), *built.laws.guides)
+    if built.search is not None:
+        row.stop.judge = row.ends
+    return launch(replace(built, laws=Laws(guides, built.laws.greedy)), session, rng, row.stop)
 
 
 class Kept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,16 +17,15 @@ from transformers.generation.logits_process import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
-from decodery.core.chooser import Chooser
-from decodery.core.law import Law
-from decodery.core.roles import Guide, Verifier
-from decodery.core.step import Verdict
+from decodery.core.roles import Guide
+from decodery.core.step import Step
 from decodery.core.stop import Stop
-from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import Companion, Rows, Tensor
+from decodery.core.tree import ROOT
+from decodery.core.values import Tensor
 from decodery.guide.cfg import ClassifierFree
 from decodery.guide.processor import Processor
 from decodery.hf.checks import unsupported
+from decodery.model.session import Companion, Session
 
 ROW_BY_ROW = (
     EncoderNoRepeatNGramLogitsProcessor,
@@ -52,7 +51,7 @@ class Place:
         """``[1, length]`` -> ``[batch, padded length]``."""
         return torch.cat([self.padding.to(words.device), words], -1).expand(self.batch, -1)
 
-    def guides(self, processors: Sequence[Any], prompt: Sequence[int]) -> list[Guide]:
+    def guides(self, processors: Sequence[Any]) -> list[Guide]:
         """Processors of transformers as guides of this row."""
         guides: list[Guide] = []
         chain = LogitsProcessorList()
@@ -63,7 +62,7 @@ class Place:
                 if chain:
                     guides.append(self._chain(chain))
                     chain = LogitsProcessorList()
-                guides.append(self._guidance(processor, prompt))
+                guides.append(self._guidance(processor))
             else:
                 chain.append(processor)
         return [*guides, self._chain(chain)]
@@ -80,10 +79,10 @@ class Place:
 
         return Processor(process)
 
-    def _guidance(self, processor: Any, prompt: Sequence[int]) -> Guide:
+    def _guidance(self, processor: Any) -> Guide:
         ids, mask = (processor.unconditional_context[name] for name in ("input_ids", "attention_mask"))
         if ids is None:
-            return Guidance(processor.guidance_scale, tokens=(prompt[-1],))
+            return Guidance(processor.guidance_scale)
         number = self.number * len(ids) // self.batch
         tokens = ids[number] if mask is None else ids[number][mask[number] != 0]
         return Guidance(processor.guidance_scale, tokens=tuple(tokens.tolist()))
@@ -95,22 +94,26 @@ class Guidance(ClassifierFree):
 
     tokens: tuple[int, ...] = ()
 
-    def companions(self) -> dict[str, Companion]:
-        return {"negative": Companion(self.tokens)}
+    def companions(self, prompt: Sequence[int]) -> dict[str, Companion]:
+        return {"negative": Companion(self.tokens or tuple(prompt[-1:]))}
 
 
 @dataclass(kw_only=True)
-class Row(Stop):
+class Row:
     """A row of the batch: ends where the criteria say, token by token, and keeps what is to be returned."""
 
+    stop: Stop
     place: Place
     words: Tensor
     """``[1, length]``, without padding."""
     criteria: Any
     kept: dict[str, list[Tensor]]
     """"scores" and "logits" as far as asked for, ``[batch, V]`` for each token."""
-    seen: dict[str, Tensor] = field(default_factory=dict)
-    """The rows that the next tokens to be booked are drawn from."""
+
+    @property
+    def emitted(self) -> int:
+        """How many tokens the answer has."""
+        return self.stop.emitted
 
     @property
     def tokens(self) -> list[int]:
@@ -118,29 +121,22 @@ class Row(Stop):
         answer: list[int] = self.words[0, self.words.shape[1] - self.emitted :].tolist()
         return answer
 
-    def take(self, tokens: Sequence[int]) -> int:
-        for count, token in enumerate(tokens, 1):
-            self.emitted += 1
+    def ends(self, tokens: Sequence[int]) -> bool:
+        """Whether the criteria say that an answer of these tokens has ended; for searches, which compare several."""
+        prompt = self.words[:, : self.words.shape[1] - self.emitted]
+        words = torch.cat([prompt, prompt.new_tensor([list(tokens)])], -1)
+        return bool(self.criteria(self.place.show(words), None)[self.place.number])
+
+    def read(self, step: Step, session: Session) -> None:
+        """Book a step; the answer ends with the first token at which the criteria say so."""
+        rows = [step.rows.at(node) or 0 for node in (ROOT, *step.verdict.path)]
+        seen = {"scores": step.p.logits, "logits": step.rows.logits}
+        self.stop.reason = None if self.stop.reason in ("stop", "length") else self.stop.reason
+        for count, token in enumerate(step.tokens, 1):
             self.words = torch.cat([self.words, self.words.new_tensor([[token]])], -1)
             for name, kept in self.kept.items():
-                kept.append(self.seen[name][count - 1].expand(self.place.batch, -1))
+                kept.append(seen[name][rows[count - 1]].float().expand(self.place.batch, -1))
             scores = tuple(self.kept["scores"]) if "scores" in self.kept else None
             if self.criteria(self.place.show(self.words), scores)[self.place.number]:
-                self.reason = "stop"
-                return count
-        return len(tokens)
-
-
-@dataclass
-class Watch(Verifier):
-    """A verifier that shows the row what its tokens are drawn from."""
-
-    verify: Verifier
-    row: Row
-
-    def __call__(self, tree: TokenTree, p: Law, rows: Rows, rng: Chooser) -> Verdict:
-        verdict = self.verify(tree, p, rows, rng)
-        if self.row.kept:
-            at = [rows.at(node) or 0 for node in (ROOT, *verdict.path)]
-            self.row.seen = {"scores": p.logits[at].float(), "logits": rows.logits[at].float()}
-        return verdict
+                self.stop.end("stop", step, session, count)
+                return

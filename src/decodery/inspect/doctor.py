@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from decodery.core.values import Cap
+from decodery.inspect.overhead import overhead
 from decodery.model.model import Model
-from decodery.plan.measure import cost_curve, overhead
+from decodery.plan.costs import cost_curve
 
 Report = dict[str, dict[str, Any]]
 

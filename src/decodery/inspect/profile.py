@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from decodery.core.stats import Stats
+from decodery.inspect.overhead import Timed
 from decodery.model.model import Model
 from decodery.model.slots import SlotArena
-from decodery.plan.measure import Timed, cost_curve
+from decodery.plan.costs import cost_curve
 from decodery.run.answer import stream
 from decodery.run.recipe import Recipe
 

@@ -9,14 +9,15 @@ and copies nothing. How rows are computed is the subclass's affair: ``slots.py``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from decodery.core.errors import DecoderyError
 from decodery.core.tree import ROOT
-from decodery.core.values import LOGITS, Tensor, Want
-from decodery.model.variant import LayerSet
+from decodery.core.values import LOGITS, Site, Tensor, Want
+from decodery.model.variant import PLAIN, Variant
 
 Handle = int
 
@@ -32,6 +33,12 @@ class Node:
     uses: int = 1
 
 
+class Opener(Protocol):
+    """What can open a cache: a model."""
+
+    def arena(self, lanes: int = 1) -> Arena: ...
+
+
 class Feed(NamedTuple):
     """New nodes for one forward. A parent is a live handle, ``ROOT``, or one of ``handles``, which come from ``reserve``."""
 
@@ -41,20 +48,25 @@ class Feed(NamedTuple):
     wanted: Collection[Handle]
     """The nodes whose rows should come back."""
     want: Want = LOGITS
-    layers: LayerSet | None = None
-    """Run only these layers (None: all)."""
+    variant: Variant = PLAIN
+    """How the network is run."""
     embeds: Tensor | None = None
     """``[n, d]``: input embeddings instead of tokens."""
     states: Tensor | None = None
-    """``[n, d]``: what the first layer that runs receives; with ``layers`` this resumes an early exit."""
+    """``[n, d]``: what the first layer that runs receives; with a variant of later layers this resumes an early exit."""
 
 
 @dataclass
 class Answer:
-    """Rows of the wanted nodes, in the order of ``handles``: ``logits [w, V]``, ``hidden`` layer -> ``[w, d]``."""
+    """Rows of the wanted nodes, in the order of ``handles``.
+
+    ``logits``: ``[w, V]``. ``hidden``: place -> ``[w, d]``. ``every``: place -> ``[n, d]``, the states of all fed nodes,
+    where ``want.trunk`` asks for them.
+    """
 
     logits: Tensor
-    hidden: dict[int, Tensor] = field(default_factory=dict)
+    hidden: dict[int | Site, Tensor] = field(default_factory=dict)
+    every: dict[int | Site, Tensor] = field(default_factory=dict)
 
 
 class Arena(ABC):
@@ -65,10 +77,12 @@ class Arena(ABC):
 
     def __init__(self) -> None:
         self.nodes: dict[Handle, Node] = {}
-        self.positions_computed = 0
-        self.forwards = 0
+        self.owner: object = None
+        """The network whose cache this is."""
+        self.states: dict[Handle, dict[int | Site, Tensor]] = {}
+        """Hidden states ``[d]`` that were asked for with ``want.trunk``; they live as long as their node."""
+        self._beside: dict[int, tuple[Opener, Arena]] = {}
         self._next = 0
-        self._lanes = 0
 
     @abstractmethod
     def _compute(self, feed: Feed) -> Answer:
@@ -103,9 +117,21 @@ class Arena(ABC):
         except BaseException:  # an interrupt as well: the arena stays usable
             self.release(reversed(feed.handles))
             raise
-        self.forwards += 1
-        self.positions_computed += len(feed.handles)
+        for site, states in answer.every.items():
+            for handle, state in zip(feed.handles, states, strict=True):
+                self.states.setdefault(handle, {})[site] = state
         return answer
+
+    def beside(self, model: Opener) -> Arena:
+        """The cache of another model for sessions beside those of this arena: one for all, so that they share passes."""
+        if id(model) not in self._beside:
+            self._beside[id(model)] = model, model.arena(self.lanes)
+        return self._beside[id(model)][1]
+
+    @property
+    def lanes(self) -> int:
+        """How many rows the cache has."""
+        return 1
 
     def own(self, handle: Handle) -> None:
         """Keep this node (and so its ancestors) until it is released once more."""
@@ -121,6 +147,7 @@ class Arena(ABC):
                 if node.uses:
                     break
                 del self.nodes[handle]
+                self.states.pop(handle, None)
                 self._freed(handle, node)
                 handle = node.parent
 
@@ -135,3 +162,14 @@ class Arena(ABC):
     def words(self, handle: Handle) -> list[int]:
         """The tokens from the root down to ``handle``."""
         return [self.nodes[h].token for h in self.lineage(handle)]
+
+    def check(self) -> None:
+        """Raise ``AssertionError`` unless every node has its parent and is used as often as it says at least.
+
+        For tests, and for servers that have nothing else to do.
+        """
+        children = Counter(node.parent for node in self.nodes.values())
+        for handle, node in self.nodes.items():
+            assert node.parent == ROOT or node.parent in self.nodes, f"node {handle} lives without its parent"
+            assert node.uses >= max(children[handle], 1), f"node {handle} has {node.uses} uses for its children"
+        assert self.states.keys() <= self.nodes.keys(), "states outlived their nodes"

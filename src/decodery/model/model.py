@@ -17,7 +17,7 @@ from decodery.model.arena import Arena, Feed
 from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.session import Session
 from decodery.model.torch.fast import Choice, Shape, fast
-from decodery.model.variant import LayerSet
+from decodery.model.variant import PLAIN, through
 
 ROOMY = 512
 """Several prompts share one lane of the cache up to this many tokens in all; beyond, each gets its own (measured: with
@@ -35,7 +35,7 @@ class Model:
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
         eos: token ids that end an answer, from the generation config, the config and the tokenizer.
         context: how many tokens it takes.
-        layers: those that new tokens go through, where they are not all (``model/thin.py``).
+        variant: how new tokens are run, where it is not the whole network (``change/layer_speedup.py``).
         can: what the probe found it able to do; ``missing`` says why not the rest.
     """
 
@@ -52,7 +52,7 @@ class Model:
         self.memory: dict[Hashable, Any] = {}
         self.backend = backend
         self.linear: dict[Shape, Choice] = {}
-        self.layers: LayerSet | None = None
+        self.variant = PLAIN
         if ability is not None:
             self.ability = ability
         self.name = name or type(network).__name__
@@ -96,17 +96,22 @@ class Model:
 
     def arena(self, lanes: int = 1) -> Arena:
         """An empty cache."""
-        return self.ability.open(lanes)
+        arena = self.ability.open(lanes)
+        arena.owner = self.network
+        return arena
 
-    def session(self, tokens: Sequence[int] = ()) -> Session:
-        """A text of its own. Keep it and pass it to ``decode`` again: the common beginning is not computed twice."""
-        return Session(self.arena(), tokens, layers=self.layers)
+    def session(self, tokens: Sequence[int] = (), arena: Arena | None = None) -> Session:
+        """A text of its own. Keep it and pass it to ``decode`` again: the common beginning is not computed twice.
+
+        ``arena``: a cache of this model to share.
+        """
+        return Session(arena or self.arena(), tokens, variant=self.variant)
 
     def sessions(self, prompts: Sequence[Sequence[int]]) -> list[Session]:
         """Several texts over one arena, to be advanced together; a lane each where they are long."""
         lanes = len(prompts) if sum(map(len, prompts)) > ROOMY else 1
         arena = self.arena(lanes)
-        return [Session(arena, prompt, layers=self.layers) for prompt in prompts]
+        return [Session(arena, prompt, variant=self.variant) for prompt in prompts]
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text."""
@@ -172,7 +177,7 @@ class Model:
         """
         arena = self.arena()
         handles = arena.reserve(len(states))
-        feed = Feed(handles, [0] * len(states), [ROOT] * len(states), handles, layers=frozenset(), states=states)
+        feed = Feed(handles, [0] * len(states), [ROOT] * len(states), handles, variant=through(()), states=states)
         return arena.extend(feed).logits
 
     def __repr__(self) -> str:

@@ -17,6 +17,8 @@ from decodery.model.session import Session
 from decodery.model.slots import SlotArena
 from decodery.model.snapshots import StateArena
 from decodery.model.torch.backend import TorchBackend
+from decodery.model.turn import forward
+from decodery.model.variant import through
 
 TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-6}
 """Largest difference allowed, relative to the spread of the logits."""
@@ -75,9 +77,9 @@ def check(network: PreTrainedModel, arena: Callable[[], Arena]) -> str:
     truth = torch.stack([chain[0], chain[1], _plain(network, [*prompt, b])[-1], chain[2]])
     try:
         session = Session(arena(), prompt[: len(prompt) // 2])
-        session.forward()
+        forward(session)
         session.commit(prompt[len(prompt) // 2 :])
-        return _disagreement(session.forward(tree).logits, truth)
+        return _disagreement(forward(session, tree).logits, truth)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
 
@@ -107,12 +109,12 @@ def _plain(network: PreTrainedModel, words: Sequence[int]) -> Tensor:
 
 def _layers(backend: TorchBackend) -> dict[Cap, str]:
     """Stop half way and resume from the hidden states: the same logits as in one go."""
-    if backend.layers is None:
+    if backend.surgery.layers is None:
         return {Cap.LAYERS: "its layers were not found", Cap.HIDDEN: "its layers were not found"}
     prompt = _words(backend.model)
     truth = _plain(backend.model, prompt)[-1]
     half, arena = backend.depth // 2, SlotArena(backend)
-    low, high = frozenset(range(half)), frozenset(range(half, backend.depth))
+    low, high = through(range(half)), through(range(half, backend.depth))
     parents: list[int] = [ROOT, *range(len(prompt) - 1)]
     try:
         handles = arena.reserve(len(prompt))
@@ -120,7 +122,7 @@ def _layers(backend: TorchBackend) -> dict[Cap, str]:
         stopped = arena.extend(Feed(handles, prompt, parents, handles, want, low))
         arena = SlotArena(backend)
         arena.reserve(len(prompt))
-        feed = Feed(handles, prompt, parents, {handles[-1]}, layers=high, states=stopped.hidden[half - 1])
+        feed = Feed(handles, prompt, parents, {handles[-1]}, variant=high, states=stopped.hidden[half - 1])
         reason = _disagreement(arena.extend(feed).logits, truth[None])
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -132,11 +134,12 @@ def _halves(backend: TorchBackend) -> dict[Cap, str]:
     words, middle = _words(backend.model), backend.depth // 2
 
     def row(layers: Iterable[int]) -> Tensor:
-        return Session(SlotArena(backend), words, prompt=0, layers=layers).forward().logits
+        return forward(Session(SlotArena(backend), words, prompt=0, variant=through(layers))).logits
 
     try:
         left_out = row(set(range(backend.depth)) - {middle})
-        with backend.without(middle, attention=True), backend.without(middle, attention=False):
+        cut = backend.surgery.without
+        with backend.lock.alone(), cut(middle, attention=True), cut(middle, attention=False):
             reason = _disagreement(row(range(backend.depth)), left_out)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

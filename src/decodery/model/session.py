@@ -1,325 +1,267 @@
-"""A committed trunk of tokens over an arena, and the one forward that serves many sessions."""
+"""A text over an arena: its committed tokens, the nodes that hold them, and the tree that grows behind them."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-from decodery.core.tree import EMPTY, ROOT, TokenTree
-from decodery.core.values import LOGITS, Companion, Rows, Want
-from decodery.model.arena import Answer, Arena, Feed, Handle
-from decodery.model.variant import Half, LayerSet, Shared
+import torch
 
-CHUNK = 256
-"""Longest stretch of pending tokens in one forward; only the last stretch carries the tree."""
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import LOGITS, Cost, Offer, Site, Tensor, Want, common
+from decodery.model.arena import Arena, Feed, Handle
+from decodery.model.variant import PLAIN, Variant
 
 
 class Ask(NamedTuple):
-    """A program's wish for one pass over a session's pending tokens and a tree."""
+    """A program's wish for one pass over a session's pending tokens and a tree.
+
+    ``fresh`` names the nodes of the tree that are new: earlier ones stay in the cache, and rows come for the new ones only.
+    None: a new tree, and the nodes of the one before are given up. ``offer``: a planner may cut the tree.
+    """
 
     session: Session
-    tree: TokenTree = EMPTY
+    tree: TokenTree
+    want: Want = LOGITS
+    fresh: Sequence[int] | None = None
+    offer: Offer | None = None
+
+
+class Opens(Protocol):
+    """What can open a session: a model."""
+
+    def arena(self, lanes: int = 1) -> Arena: ...
+
+    def session(self, tokens: Sequence[int] = (), arena: Arena | None = None) -> Session: ...
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A second context that a guide declares: its own prompt, followed by the same new tokens as the session.
+
+    ``model``: another model that reads it (None: the session's own). ``variant``: how the session's own model is run.
+    ``want``: what its rows must hold besides logits.
+    """
+
+    prompt: tuple[int, ...]
+    model: Opens | None = None
+    variant: Variant = PLAIN
     want: Want = LOGITS
 
 
 class Session:
-    """Committed tokens, the nodes that hold them, and the nodes of the last pass until they are committed or refused.
+    """Committed tokens, the nodes that hold them, and the nodes of the last passes until they are committed or refused.
 
-    ``tokens`` is everything committed; those past ``cached`` are pending: the next ``forward`` feeds them together with
-    its tree. So prefill, the bonus token and forced tokens are one case. With ``layers``, what follows the prompt (the
-    first ``prompt`` tokens; by default all there are) goes through these only; the prompt goes through all.
+    ``tokens`` is everything committed; those past ``cached`` are pending: the next pass feeds them together with its tree.
+    So prefill, the verifier's own token and forced tokens are one case. The first ``prompt`` tokens (by default all there
+    are) go through the whole network, those after them through ``variant`` of it.
     """
 
     def __init__(
-        self,
-        arena: Arena,
-        tokens: Sequence[int] = (),
-        *,
-        prompt: int | None = None,
-        layers: Iterable[int | Half | Shared] | None = None,
+        self, arena: Arena, tokens: Sequence[int] = (), *, prompt: int | None = None, variant: Variant = PLAIN
     ) -> None:
         self.arena = arena
         self.tokens: list[int] = list(tokens)
         self.prompt = len(self.tokens) if prompt is None else prompt
-        self.layers: LayerSet | None = None if layers is None else frozenset(layers)
-        self.companions: dict[str, Session] = {}
-        self._trunk: list[Handle] = []
-        self._scratch: dict[tuple[Handle, int], Handle] = {}
-        self._borrows = False
-        """Whether it is a view: the cache of its text is another session's."""
-        self._views: list[Session] = []
-
-    @property
-    def cached(self) -> int:
-        """How many committed tokens the cache holds."""
-        return len(self._trunk)
-
-    @property
-    def head(self) -> Handle:
+        self.variant = variant
+        self.companions: dict[tuple[int, str], tuple[Companion, Session]] = {}
+        self.head: Handle = ROOT
         """The deepest committed node in the cache; ``ROOT`` while there is none."""
-        return self._trunk[-1] if self._trunk else ROOT
+        self.cached = 0
+        """How many committed tokens the cache holds."""
+        self.busy = False
+        """Whether an answer is under way on it."""
+        self.spent = Cost()
+        """What its passes cost since the last rows."""
+        self._tree = TokenTree()
+        self._nodes: dict[int, Handle] = {}
+        self._stated: tuple[frozenset[int | Site], int] = frozenset(), 0
+        """Places in the network, and for how many committed tokens their states are known to be kept."""
 
     @property
-    def through(self) -> LayerSet | None:
-        """The layers of the next pass. A view has the prompt from the session below it, and goes its own way."""
-        prompts = not self._borrows and min(self.cached, len(self.tokens) - 1) < self.prompt
-        return None if prompts else self.layers
+    def through(self) -> Variant:
+        """How the next pass runs the network."""
+        return PLAIN if min(self.cached, len(self.tokens) - 1) < self.prompt else self.variant
 
     @property
-    def bears(self) -> bool:
-        """Whether the next pass may carry a tree; not if the prompt is due and goes through other layers than the tree."""
-        return self.through == self.layers
+    def can_draft(self) -> bool:
+        """Whether the next pass can include a draft tree: not while the prompt is due and drafts would go another way."""
+        return self.through == self.variant
 
-    def forward(self, tree: TokenTree = EMPTY, want: Want = LOGITS) -> Rows:
-        """One pass over pending tokens and tree; the rows after the last committed token and after each live node."""
-        return forward([Ask(self, tree, want)])[0]
-
-    def prefill(self) -> None:
-        """Feed all pending tokens but the last, so that forks of this session share them."""
-        for session in (self, *self.companions.values()):
-            session.forget()
-            while (waiting := len(session.tokens) - session.cached - 1) > 0:
-                _pass([Ask(session)], min(CHUNK, waiting))
+    def followers(self) -> list[Session]:
+        """The sessions of its companions."""
+        return [session for _, session in self.companions.values()]
 
     def commit(self, tokens: Sequence[int]) -> None:
-        """Append tokens. Those that the last pass saw in this order keep their nodes, the rest become pending; all other
-        nodes of the pass are given up."""
-        kept = []
+        """Append tokens. Those that the tree holds in this order keep their nodes, the rest become pending; all other
+        nodes of the tree are given up."""
         if self.cached == len(self.tokens):
-            node = self.head
+            node, path = ROOT, []
             for token in tokens:
-                if (child := self._scratch.pop((node, token), None)) is None:
+                if (child := self._tree.child(node, token)) is None or (handle := self._nodes.pop(child, None)) is None:
                     break
-                kept.append(node := child)
-        self._grow(kept)
+                path.append(handle)
+                node = child
+            self._deepen(path)
         self.tokens += tokens
         self.forget()
-        for companion in self.companions.values():
+        for companion in self.followers():
             companion.commit(tokens)
 
     def rewind(self, length: int) -> None:
         """Take back committed tokens until ``length`` are left."""
         if not 0 <= length <= len(self.tokens):
             raise ValueError(f"cannot rewind to {length}: {len(self.tokens)} tokens are committed")
-        for companion in self.companions.values():
+        for companion in self.followers():
             companion.rewind(max(companion.prompt, len(companion.tokens) - len(self.tokens) + length))
         self.forget()
         del self.tokens[length:]
         self.prompt = min(self.prompt, length)
-        self._shrink(length)
+        self.shrink(length)
 
-    def restart(self, tokens: Sequence[int]) -> int:
+    def restart(self, tokens: Sequence[int], prompt: int | None = None) -> int:
         """Make ``tokens`` the whole text, keeping the cache of the common beginning; returns how much was kept.
 
-        Companions and views go: they followed another prompt. With fewer ``layers``, the cache of an answer cannot serve
-        as that of a prompt.
+        Companions go: they followed another prompt. The cache of an answer that went through a variant of the network
+        cannot serve as that of a prompt. ``prompt``: how many of the tokens are prompt (default: all).
         """
-        self._leave()
-        same = 0
-        for ours, theirs in zip(
-            self.tokens if self.layers is None else self.tokens[: self.prompt], tokens, strict=False
-        ):
-            if ours != theirs:
-                break
-            same += 1
-        self.rewind(same)
-        self.tokens += tokens[same:]
-        self.prompt = len(self.tokens)
+        self.leave()
+        reusable = self.tokens if self.variant == PLAIN else self.tokens[: self.prompt]
+        self.rewind(common(reusable, tokens))
+        self.tokens += tokens[len(self.tokens) :]
+        self.prompt = len(self.tokens) if prompt is None else prompt
         return self.cached
-
-    def fork(self) -> Session:
-        """A second session over the same nodes; nothing is copied."""
-        twin = Session(self.arena, self.tokens, prompt=self.prompt, layers=self.layers)
-        twin._trunk = list(self._trunk)
-        self.arena.own(twin.head)
-        twin.companions = {name: companion.fork() for name, companion in self.companions.items()}
-        return twin
-
-    def view(self, *, layers: Iterable[int | Half | Shared]) -> Session:
-        """The same text through fewer layers, reading the trunk's cache; its nodes are scratch and never committed."""
-        view = Session(self.arena, layers=layers)
-        view._borrows = True
-        self._views.append(view)
-        view.follow(self)
-        return view
 
     def follow(self, session: Session) -> None:
         """Bring the own text to that of ``session``; the usual first line of a drafter that has its own session."""
-        if not self._borrows:
-            self.prompt, fresh = session.prompt, session.tokens[len(self.tokens) :]
-            if session.tokens[: len(self.tokens)] == self.tokens:
-                self.commit(fresh)
-            else:
-                self.restart(session.tokens)
-                self.prompt = session.prompt
+        if common(self.tokens, session.tokens) == len(self.tokens):
+            self.prompt = session.prompt
+            self.commit(session.tokens[len(self.tokens) :])
         else:
-            self.forget()
-            self._shrink(0)
-            self.tokens, self.prompt = list(session.tokens), session.prompt
-            self.arena.own(session.head)
-            self._trunk = list(session._trunk)
+            self.restart(session.tokens, session.prompt)
 
-    def grow(self, tree: TokenTree, want: Want = LOGITS) -> Rows:
-        """Rows of the nodes of ``tree`` that the last pass has not seen; they stay until the next commit.
+    def fork(self, at: int = ROOT) -> Session:
+        """A second session over the same nodes, which copies nothing; ``at``: its text ends with this node of the tree."""
+        twin = Session(self.arena, self.tokens, prompt=self.prompt, variant=self.variant)
+        twin.tokens += self._tree.words(at)
+        twin.head = self.head if at == ROOT else self._nodes[at]
+        twin.cached = self.cached + len(self._tree.path(at))
+        self.arena.own(twin.head)
+        for name, (companion, session) in self.companions.items():
+            twin.companions[name] = companion, session.fork(at)
+        return twin
 
-        For drafters that deepen a tree level by level. Row 0 exists only in the first pass after a commit.
-        """
-        at = {ROOT: self.head}
-        for node in tree.live():
-            at[node] = self._scratch.get((at[tree.parents[node]], tree.tokens[node]), ROOT)
-        fresh = [node for node in tree.live() if at[node] == ROOT]
-        handles = self.arena.reserve(len(fresh))
-        at |= dict(zip(fresh, handles, strict=True))
-        parents = [at[tree.parents[node]] for node in fresh]
-        tokens = [tree.tokens[node] for node in fresh]
-        answer = self.arena.extend(Feed(handles, tokens, parents, handles, want, self.layers))
-        self._scratch |= {(p, t): h for p, t, h in zip(parents, tokens, handles, strict=True)}
-        index: list[int | None] = [None] * len(tree)
-        for row, node in enumerate(fresh):
-            index[node] = row
-        return Rows(
-            answer.logits,
-            tuple(self.tokens),
-            [tree.words(node) for node in fresh],
-            index,
-            self.prompt,
-            hidden=answer.hidden,
-        )
+    def adopt(self, fork: Session) -> None:
+        """Take over the text and the nodes of a fork, which is closed."""
+        self.forget()
+        self.arena.own(fork.head)
+        self.arena.release([self.head])
+        self.tokens, self.prompt, self.head, self.cached = list(fork.tokens), fork.prompt, fork.head, fork.cached
+        for name, (_, session) in self.companions.items():
+            session.adopt(fork.companions[name][1])
+        fork.close()
 
-    def accompany(self, companions: dict[str, Companion], arena: Arena | None = None) -> None:
+    def beside(self, model: Opens) -> Session:
+        """A session of another model for the same request; those of a batch share an arena, so they share passes."""
+        return model.session(arena=self.arena.beside(model))
+
+    def accompany(self, companions: Mapping[tuple[int, str], Companion]) -> None:
         """Declare the contexts that follow every commit, rewind and fork of this one from now on; earlier ones go."""
-        self._leave()
+        self.leave()
         for name, companion in companions.items():
-            tokens, layers = [*companion.prompt, *self.tokens[self.prompt :]], None if arena else self.layers
-            self.companions[name] = Session(arena or self.arena, tokens, prompt=len(companion.prompt), layers=layers)
+            if companion.model is None:
+                other = Session(self.arena, variant=self.variant if companion.variant == PLAIN else companion.variant)
+            else:
+                other = self.beside(companion.model)
+            other.restart([*companion.prompt, *self.tokens[self.prompt :]], len(companion.prompt))
+            self.companions[name] = companion, other
+
+    def keep(self, nodes: Iterable[int]) -> None:
+        """Give up the nodes of the tree that are neither among these nor above one of them."""
+        kept = {above for node in nodes for above in self._tree.path(node)}
+        self.arena.release(handle for node, handle in self._nodes.items() if node not in kept)
+        self._nodes = {node: handle for node, handle in self._nodes.items() if node in kept}
+        for companion in self.followers():
+            companion.keep(kept)
+
+    def states(self, site: int | Site, start: int = 0, stop: int | None = None) -> Tensor:
+        """``[stop - start, d]``: what ``want.trunk`` kept of these committed tokens, which must be in the cache."""
+        handles = self.arena.lineage(self.head)[start:stop]
+        return torch.stack([self.arena.states[handle][site] for handle in handles])
+
+    def forget(self) -> None:
+        """Give up the tree."""
+        self.arena.release(self._nodes.values())
+        self._tree, self._nodes = TokenTree(), {}
+
+    def leave(self) -> None:
+        """Close the companions."""
+        for companion in self.followers():
+            companion.close()
+        self.companions = {}
 
     def close(self) -> None:
         """Give all nodes up."""
-        self._leave()
+        self.leave()
         self.forget()
-        self._shrink(0)
+        self.shrink(0)
 
-    def forget(self) -> None:
-        """Give up the nodes of the last pass."""
-        self.arena.release(self._scratch.values())
-        self._scratch = {}
-
-    def _leave(self) -> None:
-        """Close what follows this session."""
-        for follower in (*self.companions.values(), *self._views):
-            follower.close()
-        self.companions, self._views = {}, []
-
-    def _grow(self, handles: Sequence[Handle]) -> None:
-        """Take nodes into the trunk; the session owns the deepest only, the others live through it."""
-        if handles:
-            self.arena.release([self.head, *handles[:-1]])
-            self._trunk += handles
-
-    def _shrink(self, length: int) -> None:
+    def shrink(self, length: int) -> None:
+        """Give up the nodes of committed tokens until ``length`` are left in the cache."""
         if self.cached > length:
             head = self.head
-            del self._trunk[length:]
+            for _ in range(self.cached - length if length else 0):
+                self.head = self.arena.nodes[self.head].parent
+            self.head, self.cached = self.head if length else ROOT, length
             self.arena.own(self.head)
             self.arena.release([head])
 
-    def _stretch(self, last: int) -> bool:
-        """Whether more pending tokens wait than one pass with ``last`` of them should carry."""
-        return len(self.tokens) - self.cached > last or (not self.bears and len(self.tokens) > self.prompt)
-
-    def _feed(self, tree: TokenTree, want: Want, limit: int) -> Feed:
-        """Up to ``limit`` pending tokens, and the tree behind them if they are the last."""
-        if self.cached == len(self.tokens):
-            self._shrink(len(self.tokens) - 1)
-        end = len(self.tokens) if self.bears else self.prompt
-        pending = self.tokens[self.cached : min(self.cached + limit, end)]
-        final = self.cached + len(pending) == len(self.tokens)
-        live = tree.live() if final else []
-        handles = self.arena.reserve(len(pending) + len(live))
+    def feed(self, ask: Ask, limit: int, final: bool) -> Feed:
+        """Up to ``limit`` pending tokens and, in a ``final`` pass, the new nodes of the tree."""
+        if ask.fresh is None:
+            self._lack(ask.want)
+        end = len(self.tokens) if self.can_draft else self.prompt
+        pending = [] if ask.fresh is not None else self.tokens[self.cached : min(self.cached + limit, end)]
+        tree = ask.tree
+        fresh = (tree.live() if ask.fresh is None else list(ask.fresh)) if final else []
+        handles = self.arena.reserve(len(pending) + len(fresh))
         trunk, nodes = handles[: len(pending)], handles[len(pending) :]
-        at = {ROOT: trunk[-1], **dict(zip(live, nodes, strict=True))}
-        parents = [self.head, *trunk[:-1], *(at[tree.parents[node]] for node in live)]
-        tokens = [*pending, *(tree.tokens[node] for node in live)]
-        return Feed(handles, tokens, parents, handles[len(pending) - 1 :] if final else (), want, self.through)
+        at = {ROOT: trunk[-1] if pending else self.head, **self._nodes, **dict(zip(fresh, nodes, strict=True))}
+        parents = [self.head, *trunk][: len(pending)] + [at[tree.parents[node]] for node in fresh]
+        tokens = [*pending, *(tree.tokens[node] for node in fresh)]
+        wanted = handles[max(len(pending) - 1, 0) :] if final else ()
+        return Feed(handles, tokens, parents, wanted, ask.want, self.through)
 
-    def _take(self, feed: Feed, pending: int) -> None:
+    def take(self, ask: Ask, feed: Feed, final: bool) -> None:
         """Book the nodes of a pass: pending ones join the trunk, the others wait for the commit."""
-        self._grow(feed.handles[:pending])
-        for handle, token, parent in list(zip(feed.handles, feed.tokens, feed.parents, strict=True))[pending:]:
-            self._scratch[parent, token] = handle
+        fresh = (ask.tree.live() if ask.fresh is None else list(ask.fresh)) if final else []
+        pending = len(feed.handles) - len(fresh)
+        self._deepen(feed.handles[:pending])
+        self._tree = ask.tree
+        self._nodes |= dict(zip(fresh, feed.handles[pending:], strict=True))
 
+    def waits(self, limit: int) -> bool:
+        """Whether more pending tokens wait than one pass with ``limit`` of them should carry."""
+        return len(self.tokens) - self.cached > limit or (not self.can_draft and len(self.tokens) > self.prompt)
 
-def forward(asks: Sequence[Ask]) -> list[Rows]:
-    """One forward for many sessions: all pending tokens and all trees. Long pending parts go first, in stretches.
+    def _lack(self, want: Want) -> None:
+        """Give up nodes that must be computed (again): a pass has one pending token at least, and lacks no state."""
+        if self.cached == len(self.tokens):
+            self.shrink(len(self.tokens) - 1)
+        if want.trunk:
+            known = self._stated[1] if want.hidden == self._stated[0] else 0
+            handle, sound = self.head, self.cached
+            for place in range(self.cached, min(known, self.cached), -1):
+                if not want.hidden <= self.arena.states.get(handle, {}).keys():
+                    sound = place - 1
+                handle = self.arena.nodes[handle].parent
+            self.shrink(sound)
+            self._stated = want.hidden, sound
 
-    Sessions over different arenas (other models) take a forward each.
-    """
-    everyone = []
-    for ask in asks:
-        if not ask.session.tokens:
-            raise ValueError("an empty session has no row to compute: give it at least one token")
-        for part in (ask, *(Ask(companion, ask.tree) for companion in ask.session.companions.values())):
-            part.session.forget()
-            if part.tree.live() and not part.session.bears:
-                raise ValueError(
-                    "the prompt goes through all layers and drafts through fewer: ask for it without a tree"
-                )
-            everyone.append(part)
-    while long := [ask for ask in everyone if ask.session._stretch(CHUNK)]:
-        for members in _groups(long):
-            _pass(members)
-    rows: dict[int, Rows] = {}
-    for members in _groups(everyone):
-        rows |= {id(ask.session): row for ask, row in zip(members, _pass(members), strict=True)}
-    for ask in asks:
-        companions = ask.session.companions
-        rows[id(ask.session)].companions = {name: rows[id(companion)] for name, companion in companions.items()}
-    return [rows[id(ask.session)] for ask in asks]
-
-
-def _groups(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
-    """Those that one pass can serve: of one arena, through the same layers."""
-    groups: dict[tuple[int, LayerSet | None], list[Ask]] = defaultdict(list)
-    for ask in asks:
-        groups[id(ask.session.arena), ask.session.through].append(ask)
-    return groups.values()
-
-
-def _pass(asks: Sequence[Ask], limit: int | None = None) -> list[Rows]:
-    """One extend of one arena, at most ``limit`` pending tokens a session (default: ``CHUNK``)."""
-    arena = asks[0].session.arena
-    feeds = [ask.session._feed(ask.tree, ask.want, limit or CHUNK) for ask in asks]
-    want = LOGITS
-    for ask in asks:
-        want |= ask.want
-    answer = arena.extend(
-        Feed(
-            [h for feed in feeds for h in feed.handles],
-            [t for feed in feeds for t in feed.tokens],
-            [p for feed in feeds for p in feed.parents],
-            {h for feed in feeds for h in feed.wanted},
-            want,
-            feeds[0].layers,
-        )
-    )
-    rows, start = [], 0
-    for ask, feed in zip(asks, feeds, strict=True):
-        live = ask.tree.live() if feed.wanted else []
-        ask.session._take(feed, len(feed.handles) - len(live))
-        rows.append(_rows(ask, live, answer, slice(start, start := start + len(feed.wanted))))
-    return rows
-
-
-def _rows(ask: Ask, live: Sequence[int], answer: Answer, part: slice) -> Rows:
-    index: list[int | None] = [None] * len(ask.tree)
-    for row, node in enumerate(live, 1):
-        index[node] = row
-    return Rows(
-        answer.logits[part],
-        tuple(ask.session.tokens),
-        [(), *(ask.tree.words(node) for node in live)],
-        index,
-        ask.session.prompt,
-        {layer: states[part] for layer, states in answer.hidden.items()},
-    )
+    def _deepen(self, handles: Sequence[Handle]) -> None:
+        """Take nodes into the trunk; the session owns the deepest only, the others live through it."""
+        if handles:
+            self.arena.release([self.head, *handles[:-1]])
+            self.head = handles[-1]
+            self.cached += len(handles)

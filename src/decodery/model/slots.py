@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from decodery.core.tree import ROOT
-from decodery.core.values import Tensor, Want
+from decodery.core.values import Site, Tensor, Want
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
-from decodery.model.variant import LayerSet
+from decodery.model.variant import PLAIN, Variant
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Batch:
     columns: list[int]
     """Queries whose rows are wanted, in every lane."""
     want: Want
-    layers: LayerSet | None = None
+    variant: Variant = PLAIN
     embeds: Tensor | None = None
     """``[b, n, d]``"""
     states: Tensor | None = None
@@ -76,8 +76,8 @@ class Backend(Protocol):
     def close(self, store: Any) -> None:
         """The store is no longer needed."""
 
-    def forward(self, store: Any, batch: Batch) -> tuple[Tensor, dict[int, Tensor]]:
-        """``logits [b, columns, V]`` and ``hidden`` layer -> ``[b, columns, d]``."""
+    def forward(self, store: Any, batch: Batch) -> tuple[Tensor, dict[int | Site, Tensor]]:
+        """``logits [b, columns, V]``, and the wanted states: place -> ``[b, n, d]``."""
 
 
 class SlotArena(Arena):
@@ -97,6 +97,10 @@ class SlotArena(Arena):
         self._used = [self._padded] * lanes
         self._seen: dict[Handle, Bools] = {}
         self._position = np.zeros((lanes, 0), np.int64)
+
+    @property
+    def lanes(self) -> int:
+        return len(self._used)
 
     def _new_lane(self) -> int:
         load = Counter(node.lane for node in self.nodes.values())
@@ -120,10 +124,16 @@ class SlotArena(Arena):
         batch, place = self._batch(feed, queries)
         logits, hidden = self.backend.forward(self._store, batch)
         rows = [place[i] for i, handle in enumerate(feed.handles) if handle in feed.wanted]
-        if batch.ids.shape[0] == 1 and len(rows) == logits.shape[1]:
-            return Answer(logits[0], {layer: states[0] for layer, states in hidden.items()})
-        lane, column = [b for b, _ in rows], [batch.columns.index(n) for _, n in rows]
-        return Answer(logits[lane, column], {layer: states[lane, column] for layer, states in hidden.items()})
+        lane, column = [b for b, _ in rows], [n for _, n in rows]
+        if batch.ids.shape[0] > 1 or len(rows) < logits.shape[1]:
+            logits = logits[lane, [batch.columns.index(n) for n in column]]
+        else:
+            logits = logits[0]
+        answer = Answer(logits, {site: states[lane, column] for site, states in hidden.items()})
+        if feed.want.trunk:
+            lane, column = ([place[i][axis] for i in range(len(feed.handles))] for axis in (0, 1))
+            answer.every = {site: states[lane, column] for site, states in hidden.items()}
+        return answer
 
     def _batch(self, feed: Feed, queries: dict[int, list[int]]) -> tuple[Batch, dict[int, tuple[int, int]]]:
         """The forward of a feed, shorter lanes padded on the left, and where each of its nodes went in it."""
@@ -151,7 +161,7 @@ class SlotArena(Arena):
         columns = sorted({place[i][1] for i, handle in enumerate(feed.handles) if handle in feed.wanted})
         kinds = {kind: self._within(visible, positions, lanes, w) for kind, w in self.backend.windows.items()}
         spread = {name: _spread(x, place, b, n) for name, x in (("embeds", feed.embeds), ("states", feed.states))}
-        return Batch(lanes, ids, positions, slots, kinds, columns, feed.want, feed.layers, **spread), place
+        return Batch(lanes, ids, positions, slots, kinds, columns, feed.want, feed.variant, **spread), place
 
     def _within(self, visible: Bools, positions: Ints, lanes: list[int], window: int | None) -> Bools:
         if window is None:

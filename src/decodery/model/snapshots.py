@@ -18,6 +18,8 @@ from decodery.core.tree import ROOT
 from decodery.core.values import Tensor
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
 from decodery.model.torch.backend import cache_name
+from decodery.model.torch.lock import lock_of
+from decodery.model.variant import PLAIN
 
 SNAPSHOTS = 16
 """How many caches are remembered."""
@@ -32,14 +34,14 @@ class StateArena(Arena):
     def __init__(self, model: PreTrainedModel, context: int, singly: bool = False) -> None:
         super().__init__()
         self.model, self.context, self.singly = model, context, singly
-        self._cache_name = cache_name(model)
+        self._cache_name, self._lock = cache_name(model), lock_of(model)
         self._snapshots: OrderedDict[Handle, Any] = OrderedDict()
 
     def _freed(self, handle: Handle, node: Node) -> None:
         self._snapshots.pop(handle, None)
 
     def _compute(self, feed: Feed) -> Answer:
-        if feed.want.hidden or feed.layers is not None or feed.embeds is not None or feed.states is not None:
+        if feed.want.hidden or feed.variant != PLAIN or feed.embeds is not None or feed.states is not None:
             raise ValueError(
                 "this model runs from snapshots: hidden states, layer subsets and embeddings are not to be had"
             )
@@ -82,7 +84,8 @@ class StateArena(Arena):
         answers = []
         for start in range(0, len(tokens), size):
             ids = torch.tensor([tokens[start : start + size]], device=self.model.device)
-            answers.append(self.model(input_ids=ids, use_cache=True, **{self._cache_name: cache}).logits[0])
+            with self._lock.shared():
+                answers.append(self.model(input_ids=ids, use_cache=True, **{self._cache_name: cache}).logits[0])
         rows |= dict(zip(run, torch.cat(answers)[len(missing) :], strict=True))
         self._snapshots[run[-1]] = cache
         while len(self._snapshots) > SNAPSHOTS:

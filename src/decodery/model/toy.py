@@ -13,6 +13,7 @@ import torch
 from decodery.core.values import Cap, Tensor
 from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.session import Session
+from decodery.model.variant import PLAIN
 
 LanguageModel = Callable[[tuple[int, ...]], Tensor]
 """All tokens so far -> logits ``[V]``."""
@@ -43,13 +44,15 @@ class ToyArena(Arena):
         self.lm, self.shallow, self.context = lm, shallow, context
 
     def _compute(self, feed: Feed) -> Answer:
-        lm = self.lm if feed.layers is None else self.shallow
+        lm = self.lm if feed.variant == PLAIN else self.shallow
         rows = [lm(tuple(self.words(h))) for h in feed.handles if h in feed.wanted]
         logits = torch.stack(rows) if rows else torch.zeros(0, len(lm(())))
         if not feed.want.hidden:
             return Answer(logits)
-        states = torch.stack([self.shallow(tuple(self.words(h))) for h in feed.handles if h in feed.wanted])
-        return Answer(logits, dict.fromkeys(feed.want.hidden, states))
+        states = torch.stack([self.shallow(tuple(self.words(h))) for h in feed.handles])
+        wanted = states[[i for i, h in enumerate(feed.handles) if h in feed.wanted]]
+        every = dict.fromkeys(feed.want.hidden, states) if feed.want.trunk else {}
+        return Answer(logits, dict.fromkeys(feed.want.hidden, wanted), every)
 
 
 @dataclass
@@ -67,11 +70,11 @@ class ToyModel:
     def __post_init__(self) -> None:
         self.lm = table(self.vocab, self.seed, self.order)
 
-    def arena(self) -> Arena:
+    def arena(self, lanes: int = 1) -> Arena:
         return ToyArena(self.lm, table(self.vocab, self.seed + 100, self.order))
 
-    def session(self, tokens: Sequence[int] = ()) -> Session:
-        return Session(self.arena(), tokens)
+    def session(self, tokens: Sequence[int] = (), arena: Arena | None = None) -> Session:
+        return Session(arena or self.arena(), tokens)
 
     def encode(self, text: str) -> list[int]:
         return ["abcdefgh".index(letter) for letter in text]

@@ -1,7 +1,9 @@
-"""Which layers a pass runs."""
+"""How the network is run in a pass."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -24,6 +26,25 @@ class Shared(NamedTuple):
 LayerSet = frozenset[int | Half | Shared]
 """Which layers run, at most one entry for each; an integer is a whole layer (0-based), a layer not mentioned passes its
 input on."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the network is run in a pass; passes of the same variant can share a forward.
+
+    ``layers``: only these layers run (None: all of them).
+    """
+
+    layers: LayerSet | None = None
+
+
+PLAIN = Variant()
+"""The network as it is."""
+
+
+def through(layers: Iterable[int | Half | Shared]) -> Variant:
+    """The variant in which only these layers run."""
+    return Variant(frozenset(layers))
 
 
 def spread(depth: int, speedup: int) -> list[int]:

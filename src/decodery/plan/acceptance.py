@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from decodery.core.tally import Tally
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Scheme
 
@@ -15,7 +16,7 @@ KEEP = 0.97
 FIRST, DEEPER = 0.3, 0.6
 """What is guessed of a place before anything was seen: where the guess above was right, the next one often is."""
 TRUST = 6.0
-"""How many observations the rate of a wider group stands for."""
+"""Prior weight of the parent group's rate, in observations."""
 DEEP, LONGEST_STREAK = 6, 3
 """Deeper guesses and longer streaks are counted as these."""
 
@@ -29,9 +30,9 @@ class Place(NamedTuple):
     depth: int
     rank: int
     streak: int
-    kind: int
+    kind: Hashable
 
-    def wider(self) -> Iterator[tuple[int, ...]]:
+    def wider(self) -> Iterator[tuple[Hashable, ...]]:
         """The groups it belongs to, the widest first."""
         yield self.depth, self.rank
         yield self.depth, self.rank, self.streak
@@ -42,21 +43,19 @@ class Place(NamedTuple):
 class Rates:
     """Acceptance rates of places. What a place has not seen yet, the wider groups it belongs to tell."""
 
-    _seen: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
+    tally: Tally[tuple[Hashable, ...]] = field(default_factory=lambda: Tally(weight=TRUST, keep=KEEP))
 
     def chance(self, place: Place) -> float:
         """That the guess is right, given that its parent is."""
         chance = (FIRST if place.depth == 1 else DEEPER) / (1 + place.rank)
         for group in place.wider():
-            hits, times = self._seen.get(group, (0.0, 0.0))
-            chance = (hits + TRUST * chance) / (times + TRUST)
+            chance = self.tally.rate(group, chance)
         return chance
 
     def book(self, place: Place, hit: bool) -> None:
         """One more guess was judged."""
         for group in place.wider():
-            hits, times = self._seen.get(group, (0.0, 0.0))
-            self._seen[group] = KEEP * hits + hit, KEEP * times + 1
+            self.tally.book(group, hit)
 
 
 @dataclass
@@ -89,8 +88,9 @@ class Forecast:
             children = tree.children(node)
             for rank, child in enumerate(children):
                 self.rates.book(self._place(tree, child, rank), tree.tokens[child] == token)
-            node = next((child for child in children if tree.tokens[child] == token), len(tree))
-            guessed &= node < len(tree)
+            found = tree.child(node, token)
+            node = len(tree) if found is None else found
+            guessed &= found is not None
         self._streak = min(self._streak + 1, LONGEST_STREAK) if guessed else 0
 
     def _place(self, tree: TokenTree, node: int, rank: int) -> Place:

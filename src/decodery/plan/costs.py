@@ -1,16 +1,40 @@
-"""Seconds of a forward by its number of tokens."""
+"""Seconds of a forward by its number of new tokens: measured on this machine, corrected by real passes."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
+from typing import NamedTuple
+
+from decodery.core.tree import ROOT, TokenTree
+from decodery.model.diskcache import kept
+from decodery.model.model import Model
+from decodery.model.session import Session
+from decodery.model.turn import forward
 
 DRIFT = 0.1
 """Weight of a new observation in the averages of time."""
 
+FORMAT = 2
+"""Part of what identifies kept costs; raise it when they change their meaning."""
+
+
+class Curve(NamedTuple):
+    """What a forward costs.
+
+    ``table``: seconds for a forward of n tokens when the previous forward also had n. ``switch``: extra seconds when it did
+    not (a backend that prepares itself for each size).
+    """
+
+    table: dict[int, float]
+    switch: float
+
 
 @dataclass
 class Costs:
-    """Seconds of a forward by its tokens: measured for a few sizes, corrected by every real step.
+    """A curve that every real pass corrects.
 
     ``switch`` comes on top where the forward before had another number of tokens (``after``; None: not known).
     """
@@ -40,3 +64,51 @@ class Costs:
         for size in self.table:
             bound = max if size > near else min
             self.table[size] = bound(self.table[size], self.table[near])
+
+
+def cost_curve(model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int = 64, repeats: int = 5) -> Curve:
+    """Measure forwards of n new tokens after ``cached`` ones: medians of interleaved repeats, two of a size in a row."""
+    session = warm(model, cached)
+    fresh: dict[int, list[float]] = {n: [] for n in sizes}
+    steady: dict[int, list[float]] = {n: [] for n in sizes}
+    for n in (sizes[0], *list(sizes) * repeats):
+        for seconds in (fresh[n], steady[n]):
+            tree = _tree(session, n - 1)
+            start = perf_counter()
+            forward(session, tree)
+            seconds.append(perf_counter() - start)
+            session.rewind(len(session.tokens) - 1)
+            session.commit([session.tokens[-1]])
+    table = {n: statistics.median(times) for n, times in steady.items()}
+    return Curve(table, max(0.0, statistics.median(statistics.median(fresh[n]) - table[n] for n in sizes)))
+
+
+def calibrated(model: Model) -> Curve:
+    """``cost_curve`` for the planner: measured in about a second, and kept for the next start."""
+    network = model.network
+    size = sum(p.numel() for p in network.parameters())
+    layers = model.variant.layers and sorted(model.variant.layers, key=str)
+    kind = (model.backend, bool(model.linear), type(network).__name__)
+    facts = (FORMAT, *kind, size, network.dtype, network.device, layers)
+    table, switch = kept("costs", facts, lambda: cost_curve(model, (1, 2, 4, 8, 16)))
+    return Curve({int(n): float(seconds) for n, seconds in table.items()}, float(switch))
+
+
+def warm(model: Model, cached: int) -> Session:
+    """A session with some tokens in its cache."""
+    cached = min(cached, model.context // 4)
+    words = [i * 7 % model.vocab for i in range(1, 17)]
+    session = model.session((words * (cached // len(words) + 1))[:cached])
+    forward(session)
+    session.commit(words[:1])
+    return session
+
+
+def _tree(session: Session, drafts: int) -> TokenTree:
+    """A caterpillar: half of the drafts deep, half beside them."""
+    tree, node = TokenTree(), ROOT
+    for i in range(drafts):
+        child = tree.add(session.tokens[i % 16], node if i % 2 == 0 else tree.parents[-1] if len(tree) else ROOT)
+        if i % 2 == 0:
+            node = child
+    return tree

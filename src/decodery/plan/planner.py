@@ -1,24 +1,28 @@
 """How much to draft: each step's tree is the one that promises most tokens per second.
 
 Works for every drafter with no code in the drafter: what it proposes is cut to its most promising part. A node's promise
-is the product of the acceptance rates seen at its places on the way down; a step of k drafts costs what a forward of
-k + 1 tokens costs here. Where nothing pays, nothing is drafted, and the drafter is asked again from time to time.
+is the product of the acceptance rates seen at its places on the way down; a pass of k drafts costs what a forward of that
+many tokens costs here. Where nothing pays, nothing is drafted, and the drafter is asked again from time to time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from weakref import WeakKeyDictionary
 
 from decodery.core.errors import DecoderyError
+from decodery.core.plan import OFF, Plan
+from decodery.core.roles import Drafter
 from decodery.core.step import Step
 from decodery.core.tree import TokenTree
-from decodery.core.values import Budget, Scheme
-from decodery.plan.acceptance import Forecast
-from decodery.plan.costs import Costs
+from decodery.core.values import Budget, Offer, Scheme
+from decodery.model.model import Model
+from decodery.model.session import Ask
+from decodery.plan.acceptance import Forecast, Rates
+from decodery.plan.costs import DRIFT, Costs, Curve, calibrated
 
-DRIFT = 0.1
-"""Weight of a new observation in the averages of time."""
 MARGIN = 1.03
 """By how much drafting must promise to be faster: measured times are noisy, refused drafts leave work behind."""
 CHEAP = 0.01
@@ -26,24 +30,8 @@ CHEAP = 0.01
 LONGEST_PAUSE = 32
 """Steps without drafting after which the drafter is asked again, at the latest; one whose proposals are dear rests until
 they cost ``CHEAP`` of what was decoded meanwhile."""
-
-
-class Plan:
-    """Draws the line nowhere: all that a drafter proposes is forwarded."""
-
-    def budget(self, budget: Budget) -> Budget:
-        """What the drafter may propose, given what can still be used."""
-        return budget
-
-    def cut(self, tree: TokenTree) -> TokenTree:
-        """The part of a proposal to forward."""
-        return tree
-
-    def observe(self, step: Step) -> None:
-        """Learn from a step."""
-
-
-OFF = Plan()
+BUCKETS = (128, 512, 2048, 8192)
+"""Prompts up to each of these lengths share the cost of a forward as real passes correct it."""
 
 
 @dataclass
@@ -89,7 +77,7 @@ class Habits:
 
 @dataclass
 class Auto(Plan):
-    """Maximises expected tokens per second from measured costs and observed acceptance.
+    """What one request offers the planner, and what it learns from the outcome.
 
     Every proposal is judged by what was committed after it, forwarded or not, so a drafter that was cut to nothing is heard
     again as soon as its guesses come true. One whose proposals cost time is asked ever more rarely while they do not pay.
@@ -105,39 +93,27 @@ class Auto(Plan):
     most: int = 64
     _proposed: TokenTree = field(default_factory=TokenTree)
     _asked: bool = False
-    _last: int | None = None
 
     def budget(self, budget: Budget) -> Budget:
         self._asked = self.habits.asked()
         return Budget(min(budget.nodes, self.most), budget.depth) if self._asked else Budget(0, 0)
 
-    def cut(self, tree: TokenTree) -> TokenTree:
+    def offer(self, tree: TokenTree, seconds: float) -> Offer:
         self._proposed = tree
-        if not _may_cut(tree):
-            return tree
-        promise = self.forecast.promises(tree)
-        order = sorted(range(len(tree)), key=lambda node: -promise[node])
-        gains = list(accumulate((promise[node] for node in order), initial=1.0))
-        rates = [gain / (self.costs(k + 1, self._last) + self.habits.drafting) for k, gain in enumerate(gains)]
-        best = max(range(len(rates)), key=rates.__getitem__)
-        if self._asked and rates[best] <= MARGIN / self.costs(1, self._last):
-            best = 0
-            self.habits.lost(self.habits.drafting / self.costs(1))
-        elif best:
-            self.habits.won()
-        return tree.only(order[:best])
+        return Offer(self.forecast.promises(tree) if _may_cut(tree) else None, self.habits.drafting)
 
     def observe(self, step: Step) -> None:
-        """Book where the committed tokens went through the proposal, and what the step cost."""
+        """Book where the committed tokens went through the proposal, and what asking for it cost and brought."""
+        habits = self.habits
         if self._asked:
-            drafting, known = step.seconds.get("draft", 0.0), self.habits.drafting
-            self.habits.drafting += DRIFT * (drafting - known) if known else drafting
-        n = len(step.tree.live()) + 1
-        if self._last and "forward" in step.seconds and len(step.rows) == n:  # the first had the prompt to read as well
-            self.costs.correct(n, step.seconds["forward"], self._last)
-        self._last = n
-        if self._asked and not _may_cut(step.tree):
-            self._weigh(len(step.tokens), n, step.tree.ripens)
+            drafting, known = step.seconds.get("draft", 0.0), habits.drafting
+            habits.drafting += DRIFT * (drafting - known) if known else drafting
+            if not _may_cut(self._proposed):
+                self._weigh(len(step.tokens), len(step.tree.live()) + 1, step.tree.ripens)
+            elif len(step.tree):
+                habits.won()
+            else:
+                habits.lost(habits.drafting / self.costs(1))
         self.forecast.learn(self._proposed, step.tokens)
 
     def _weigh(self, tokens: int, n: int, ripens: int) -> None:
@@ -150,11 +126,47 @@ class Auto(Plan):
         loss = (self.costs(round(habits.size)) + habits.drafting) / plain - habits.gain
         if loss < 0:
             habits.won()
-        elif ripens > 1:  # what single ones lose says nothing: judged after so many, the rest is for the loss of all
+        elif ripens > 1:
+            # A single tree's loss is meaningless here: every ``ripens`` trees, pause in proportion to their total loss.
             if habits.weighed % ripens == 0:
                 habits.lost(ripens * loss)
         elif habits.weighed >= 1 / DRIFT or habits.drafting > plain:  # the dear ones are not tried ten times first
             habits.lost(loss)
+
+
+@dataclass
+class JointPlan:
+    """Cuts all trees of a pass together: the most promising nodes of all texts, as many as pay by the measured costs."""
+
+    costs: Costs
+    _last: int | None = None
+
+    def cut(self, asks: Sequence[Ask]) -> list[Sequence[int] | None]:
+        """For each ask the nodes of its tree to forward; None: all of them."""
+        offers = [(i, ask.offer) for i, ask in enumerate(asks) if ask.offer is not None]
+        promised = [(i, offer.promise) for i, offer in offers if offer.promise is not None]
+        kept: list[list[int] | None] = [None] * len(asks)
+        for i, _ in promised:
+            kept[i] = []
+        whole = sum(len(asks[i].tree.live()) for i, offer in offers if offer.promise is None)
+        base, drafting = len(offers) + whole, sum(offer.seconds for _, offer in offers)
+        # Parents promise no less than their children and stand before them, so a beginning of this order is a set of trees.
+        order = sorted((-chance, i, node) for i, promise in promised for node, chance in enumerate(promise))
+        gains = list(accumulate((-negative for negative, _, _ in order), initial=float(len(offers))))
+        rates = [gain / (self.costs(base + k, self._last) + drafting) for k, gain in enumerate(gains) if base]
+        best = max(range(len(rates)), key=rates.__getitem__, default=0)
+        if best and rates[best] > MARGIN * gains[0] / self.costs(base, self._last):
+            for _, i, node in order[:best]:
+                nodes = kept[i]
+                assert nodes is not None
+                nodes.append(node)
+        return list(kept)
+
+    def observe(self, positions: int, seconds: float, prefill: bool) -> None:
+        """Correct the costs by a real pass; one that read a prompt says nothing about steps."""
+        if self._last and not prefill:
+            self.costs.correct(positions, seconds, self._last)
+        self._last = positions
 
 
 def _may_cut(tree: TokenTree) -> bool:
@@ -162,13 +174,49 @@ def _may_cut(tree: TokenTree) -> bool:
     return tree.ripens == 1 and (tree.settled or tree.scheme is Scheme.CERTAIN)
 
 
-def plan_of(spec: str) -> Plan | None:
-    """``"off"`` or ``"fixed:N"``; None for ``"auto"``, which needs to know the model's costs."""
+@dataclass
+class Planner:
+    """What the requests of one model teach each other: costs of a forward, acceptance rates and costs of each drafter."""
+
+    measured: Curve | None = None
+    costs: dict[tuple[int, int], Costs] = field(default_factory=dict)
+    rates: dict[str, Rates] = field(default_factory=dict)
+    habits: dict[str, Habits] = field(default_factory=dict)
+
+    def costs_for(self, model: Model, prompt: int, rows: int) -> Costs:
+        """The cost of a forward behind prompts of such length, with as many texts in a pass; measured at the first call."""
+        if self.measured is None:
+            self.measured = calibrated(model)
+        bucket = next((size for size in BUCKETS if prompt <= size), BUCKETS[-1])
+        return self.costs.setdefault((bucket, rows), Costs(*self.measured))
+
+    def plan_for(self, draft: Drafter, costs: Costs) -> Auto:
+        """The plan of one request with this drafter."""
+        key = repr(draft)
+        forecast = Forecast(self.rates.setdefault(key, Rates()))
+        return Auto(costs, forecast, self.habits.setdefault(key, Habits()))
+
+
+_planners: WeakKeyDictionary[Model, Planner] = WeakKeyDictionary()
+
+
+def planner_of(model: Model) -> Planner:
+    """The planner of a model, which lives as long as the model does."""
+    return _planners.setdefault(model, Planner())
+
+
+def plans(spec: str, model: Model, draft: Drafter, prompts: Sequence[int]) -> tuple[list[Plan], JointPlan | None]:
+    """A plan for each of the answers to prompts of these lengths, and what cuts their trees together, if anything does.
+
+    ``spec``: "off", "fixed:N" or "auto". Raises ``DecoderyError`` for anything else.
+    """
     kind, _, number = spec.partition(":")
     if kind == "off" and not number:
-        return OFF
+        return [OFF for _ in prompts], None
     if kind == "fixed" and number.isdigit():
-        return Fixed(int(number))
-    if spec == "auto":
-        return None
-    raise DecoderyError(f"plan is auto, fixed:N (N draft nodes at most) or off, not {spec!r}")
+        return [Fixed(int(number)) for _ in prompts], None
+    if spec != "auto":
+        raise DecoderyError(f"plan is auto, fixed:N (N draft nodes at most) or off, not {spec!r}")
+    planner = planner_of(model)
+    costs = planner.costs_for(model, max(prompts), len(prompts))
+    return [planner.plan_for(draft, costs) for _ in prompts], JointPlan(costs)

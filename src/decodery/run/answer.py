@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple, overload
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import BadPrompt, DecoderyError
-from decodery.core.roles import Drafter, Program
 from decodery.core.stats import Stats
 from decodery.core.step import Step
 from decodery.core.stop import Stop
@@ -18,16 +17,13 @@ from decodery.core.text import TextStream
 from decodery.core.values import Candidate
 from decodery.model.model import Model
 from decodery.model.session import Session
-from decodery.plan.acceptance import Forecast, Rates
-from decodery.plan.costs import Costs
-from decodery.plan.measure import calibrated
-from decodery.plan.planner import Auto, Habits, Plan, plan_of
-from decodery.run.build import Built, build
-from decodery.run.loop import speculate, together
+from decodery.model.turn import forward
+from decodery.model.variant import PLAIN
+from decodery.plan.planner import plans
+from decodery.run.build import build
+from decodery.run.crew import Crew, Failed
+from decodery.run.loop import launch
 from decodery.run.recipe import Recipe, Spec
-
-BUCKETS = (128, 512, 2048, 8192)
-"""Prompts up to each of these lengths share the cost of a forward as real steps correct it."""
 
 
 class Chosen(NamedTuple):
@@ -70,13 +66,14 @@ class Piece(NamedTuple):
 class Stream(Iterator[Piece]):
     """Iterate for pieces of text as they come; ``outputs`` is complete afterwards, ``output`` is its first.
 
-    Left half way, it frees its cache as soon as nobody holds it.
+    Nothing runs before the first piece is asked for. Left half way, it frees its cache as soon as nobody holds it. Where one
+    of several answers fails, the others go on to their ends; then the first failure is raised.
     """
 
-    def __init__(self, model: Model, sessions: Sequence[Session], recipe: Recipe, request: Request) -> None:
-        answering = _Answering(model, sessions, recipe, request)
-        self.outputs = answering.outputs
-        self._pieces = answering.run()
+    def __init__(self, model: Model, asked: Asked, recipe: Recipe, request: Request) -> None:
+        driver = _Driver(model, asked, recipe, request)
+        self.outputs = driver.outputs
+        self._pieces = driver.run()
 
     @property
     def output(self) -> Output:
@@ -93,75 +90,107 @@ class Stream(Iterator[Piece]):
         return self.outputs
 
 
-class _Answering:
-    """Behind a stream. It does not hold the generator it runs as: the two would keep each other, and the cache, alive."""
+class Asked(NamedTuple):
+    """What is to be continued: prompts as token ids, ``n`` answers to each, on the caller's session if there is one."""
 
-    def __init__(self, model: Model, sessions: Sequence[Session], recipe: Recipe, request: Request) -> None:
-        self.outputs = [Output() for _ in sessions]
-        self._busy = 0.0
-        """Seconds spent here; what the caller does between two pieces is not the engine's time."""
-        self._model, self._sessions, self._request = model, sessions, request
+    prompts: Sequence[Sequence[int]]
+    n: int = 1
+    session: Session | None = None
+
+
+class _Driver:
+    """Drives the programs of one call.
+
+    It is kept separate from ``Stream`` so that the generator and its owner do not form a reference cycle, which would delay
+    freeing the cache.
+    """
+
+    def __init__(self, model: Model, asked: Asked, recipe: Recipe, request: Request) -> None:
+        self.outputs = [Output() for _ in range(len(asked.prompts) * asked.n)]
+        self._model, self._asked, self._request = model, asked, request
         self._built = build(recipe, model)
         if self._built.search is not None and request.logprobs is not None:
             raise DecoderyError("logprobs are not reported for searches; read the scores of output.candidates")
-        self._plans = [_plan(model, request.plan, recipe.draft, len(s.tokens), len(sessions)) for s in sessions]
-        self._stops = [self._stop() for _ in sessions]
+        lengths = [len(prompt) for prompt in asked.prompts for _ in range(asked.n)]
+        self._plans, self._joint = plans(request.plan, model, recipe.draft, lengths)
 
     def run(self) -> Iterator[Piece]:
         """Pieces of all answers, as they come."""
-        for output, session in zip(self.outputs, self._sessions, strict=True):
-            output.stats.prompt_tokens, output.stats.cached_tokens = len(session.tokens), session.cached
-            output.stats.lossless = self._built.lossless and self._model.layers is None
-            if self._request.logprobs is not None:
-                output.logprobs = []
-        try:
-            yield from self._steps()
-        finally:
-            if len(self._sessions) > 1:  # forks or rows made here; a single session may be the caller's
-                for session in self._sessions:
+        watch, errors = _Watch(), list[Exception]()
+        with self._sessions() as sessions, closing(Crew()) as crew:
+            stops = [self._stop() for _ in sessions]
+            for i, (session, stop) in enumerate(zip(sessions, stops, strict=True)):
+                self._open(self.outputs[i], session)
+                rng = Seeded(*([] if self._request.seed is None else [self._request.seed, i]))
+                crew.add(i, launch(self._built, session, rng, stop, self._plans[i]))
+            for i, event in crew.run(self._joint):
+                output, stop = self.outputs[i], stops[i]
+                if isinstance(event, Step):
+                    stop.read(event, sessions[i])
+                    self._book(output, event, watch)
+                    piece = _piece(stop.text, event, i)
+                elif isinstance(event, Failed):
+                    output.finish_reason = "error"
+                    errors.append(event.error)
+                    continue
+                else:
+                    rest = stop.text.finish() if stop.text is not None else ""
+                    output.finish_reason = stop.reason or ""
+                    piece = Piece(rest, None, i)
+                output.text += piece.text
+                if piece.text or piece.step is not None:
+                    watch.pause()
+                    yield piece
+                    watch.go()
+        if errors:
+            if len(self.outputs) > 1:
+                errors[0].add_note(f"{len(errors)} of {len(self.outputs)} answers failed; the others are complete")
+            raise errors[0]
+
+    def _open(self, output: Output, session: Session) -> None:
+        output.stats.prompt_tokens = len(session.tokens)
+        output.stats.lossless = self._built.lossless and self._model.variant == PLAIN
+        if self._request.logprobs is not None:
+            output.logprobs = []
+
+    def _book(self, output: Output, step: Step, watch: _Watch) -> None:
+        output.stats.add(step)
+        output.stats.seconds = watch.busy()
+        output.stats.first = output.stats.first or (output.stats.seconds if output.tokens or step.tokens else 0.0)
+        output.tokens += step.tokens
+        output.candidates = step.candidates or output.candidates
+        if output.logprobs is not None:
+            output.logprobs += logprobs(step, self._request.logprobs or 0)
+
+    @contextmanager
+    def _sessions(self) -> Iterator[list[Session]]:
+        """A session for each answer. Those made here are closed at the end; a session of the caller's keeps its cache."""
+        prompts, n, given = self._asked
+        if len(prompts) > 1:
+            made = self._model.sessions(prompts)
+            try:
+                yield made
+            finally:
+                for session in made:
                     session.close()
-
-    def _steps(self) -> Iterator[Piece]:
-        for answer, step in self._timed(together(self._programs())):
-            output, stop = self.outputs[answer], self._stops[answer]
-            output.stats.add(step)
-            output.stats.seconds = self._busy
-            output.stats.first = output.stats.first or (self._busy if output.tokens or step.tokens else 0.0)
-            output.tokens += step.tokens
-            output.candidates = step.candidates or output.candidates
-            if output.logprobs is not None:
-                output.logprobs += logprobs(step, self._request.logprobs or 0)
-            yield _piece(stop.text, step, answer)
-        for answer, (output, stop) in enumerate(zip(self.outputs, self._stops, strict=True)):
-            output.finish_reason = stop.reason or ""
-            if stop.text is not None:
-                rest = stop.text.finish()
-                output.text = stop.text.text
-                if rest:
-                    yield Piece(rest, None, answer)
-
-    def _timed(self, steps: Iterator[tuple[int, Step]]) -> Iterator[tuple[int, Step]]:
-        while True:
-            start = perf_counter()
-            found = next(steps, None)
-            self._busy += perf_counter() - start
-            if found is None:
-                return
-            yield found
-
-    def _programs(self) -> Iterator[Program]:
-        built: Built = self._built
-        companions = {name: c for guide in built.laws.guides for name, c in guide.companions().items()}
-        for i, (session, stop) in enumerate(zip(self._sessions, self._stops, strict=True)):
-            session.accompany(companions)
-            rng = Seeded(*([] if self._request.seed is None else [self._request.seed, i]))
-            if built.search is not None:
-                yield built.search(session, built.laws, built.constrain, rng, stop)
-            else:
-                draft = copy.copy(built.draft)
-                yield speculate(
-                    session, draft, built.verify, built.laws, built.constrain, rng, stop, built.want, self._plans[i]
-                )
+            return
+        session = given or self._model.session()
+        if session.busy:
+            raise DecoderyError("the session is busy with another answer: finish or drop that stream first")
+        session.busy = True
+        forks: list[Session] = []
+        try:
+            cached = session.restart(prompts[0])
+            for output in self.outputs:
+                output.stats.cached_tokens = cached
+            if n > 1:
+                forward(session)  # so that the answers share the prompt's cache
+                forks += [session.fork() for _ in range(n)]
+            yield forks or [session]
+        finally:
+            for fork in forks:
+                fork.close()
+            session.busy = False
 
     def _stop(self) -> Stop:
         request = self._request
@@ -172,6 +201,25 @@ class _Answering:
             time_limit=request.time_limit,
             text=TextStream(self._model.text, request.stop),
         )
+
+
+class _Watch:
+    """Counts the seconds spent here; what the caller does between two pieces is not the engine's time."""
+
+    def __init__(self) -> None:
+        self._busy, self._since = 0.0, perf_counter()
+
+    def busy(self) -> float:
+        """So far."""
+        return self._busy + perf_counter() - self._since
+
+    def pause(self) -> None:
+        """The caller's time begins."""
+        self._busy = self.busy()
+
+    def go(self) -> None:
+        """The caller's time is over."""
+        self._since = perf_counter()
 
 
 @dataclass(frozen=True)
@@ -217,7 +265,7 @@ def stream(
     recipe = recipe or Recipe.of(draft, verify, guide, constrain, search)
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     request = Request(max_new_tokens, stops, time_limit, ignore_eos, seed, logprobs, plan)
-    return Stream(model, _sessions(model, prompt, session, n, recipe), recipe, request)
+    return Stream(model, _asked(model, prompt, session, n, recipe), recipe, request)
 
 
 @overload
@@ -256,8 +304,7 @@ def is_batch(prompt: Any) -> bool:
 def logprobs(step: Step, top: int) -> list[Chosen]:
     """The committed tokens of a step under the model's own law, with the ``top`` likeliest alternatives."""
     rows = [0, *(row for i in step.verdict.path if (row := step.rows.at(i)) is not None)][: len(step.tokens)]
-    if len(rows) < len(step.tokens):
-        return []
+    assert len(rows) == len(step.tokens), "a token was committed without a row"
     logs = step.rows.logits[rows].log_softmax(-1)
     best = logs.topk(top) if top else None
     return [
@@ -280,40 +327,17 @@ def _piece(text: TextStream | None, step: Step, answer: int) -> Piece:
     return Piece(fresh, step, answer, min(max(reach, 0), len(fresh)))
 
 
-def _plan(model: Model, spec: str, draft: Drafter, prompt: int, answers: int) -> Plan:
-    """The plan of one of ``answers`` answers, which share each forward.
-
-    It goes on from what earlier requests taught: with this drafter, and with prompts of such length and as many answers.
-    """
-    plan = plan_of(spec)
-    if plan is not None:
-        return plan
-    rates = model.memory.setdefault(("rates", repr(draft)), Rates())
-    habits = model.memory.setdefault(("habits", repr(draft)), Habits())
-    bucket = next((size for size in BUCKETS if prompt <= size), BUCKETS[-1])
-    if "measured" not in model.memory:
-        model.memory["measured"] = calibrated(model)
-    costs = model.memory.setdefault(("costs", bucket, answers), Costs(*model.memory["measured"]))
-    return Auto(costs, Forecast(rates), habits)
-
-
-def _sessions(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> list[Session]:
+def _asked(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> Asked:
     if is_batch(prompt):
         if session is not None or n != 1:
             raise BadPrompt("session= and n= go with one prompt, not with a list of them")
-        return model.sessions([model.tokens(one) for one in prompt])
-    tokens = model.tokens(prompt)
-    if session is None:
-        session = model.session(tokens)
-    else:
-        session.restart(tokens)
-    if n == 1:
-        return [session]
+        return Asked([model.tokens(one) for one in prompt])
     if n < 1:
         raise BadPrompt(f"n must be at least 1, not {n}")
-    if not any(guide.samples for guide in recipe.guide):
+    if n > 1 and not any(guide.samples for guide in recipe.guide):
         raise DecoderyError(
             f"n={n} answers of a greedy decoding would be equal; add a guide that samples, e.g. temperature"
         )
-    session.prefill()
-    return [session.fork() for _ in range(n)]
+    if session is not None and (session.arena.owner is not model.network or session.variant != model.variant):
+        raise DecoderyError(f"the session is of another model than {model.name}: make one with model.session()")
+    return Asked([model.tokens(prompt)], n, session)

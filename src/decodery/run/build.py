@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TypeVar
 
 from decodery.core.errors import DecoderyError, PartsClash
-from decodery.core.roles import Constraint, Drafter, Laws, Model, Part, Search, Verifier
-from decodery.core.values import LOGITS, Want
+from decodery.core.roles import Built, Drafter, Laws, Model, Part, ready
+from decodery.core.values import LOGITS
 from decodery.run.recipe import Recipe
 from decodery.run.registry import name_of
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
 
-
-@dataclass(frozen=True)
-class Built:
-    """Parts that fit together and know their model."""
-
-    draft: Drafter
-    verify: Verifier
-    laws: Laws
-    constrain: Constraint
-    search: Search | None
-    want: Want
-    lossless: bool
+P = TypeVar("P", bound=Part)
 
 
 def build(recipe: Recipe, model: Model) -> Built:
@@ -33,22 +22,24 @@ def build(recipe: Recipe, model: Model) -> Built:
     greedy = not any(guide.samples for guide in recipe.guide)
     verify = recipe.verify or (Greedy() if greedy else Residual())
     check(dataclasses.replace(recipe, verify=verify), model)
-    try:
-        draft, verify, constrain = recipe.draft.bind(model), verify.bind(model), recipe.constrain.bind(model)
-        guides = tuple(guide.bind(model) for guide in recipe.guide)
-        search = recipe.search and recipe.search.bind(model)
-    except DecoderyError:
-        raise
-    except ValueError as error:
-        raise DecoderyError(str(error)) from error
+    draft, verify, constrain = _bound(recipe.draft, model), _bound(verify, model), _bound(recipe.constrain, model)
+    guides = tuple(_bound(guide, model) for guide in recipe.guide)
+    search = recipe.search and _bound(recipe.search, model)
     parts: list[Part] = [*_whole(draft), verify, constrain, *guides, *([search] if search else [])]
-    names = [name for guide in guides for name in guide.companions()]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise PartsClash(f"two guides ask for a companion called {twice!r}; name each guide with a companion once")
     want = LOGITS
     for part in parts:
         want |= part.want
     return Built(draft, verify, Laws(guides, greedy), constrain, search, want, all(part.lossless for part in parts))
+
+
+def _bound(part: P, model: Model) -> P:
+    """``ready``, with errors that name the part."""
+    try:
+        return ready(part, model)
+    except DecoderyError:
+        raise
+    except ValueError as error:
+        raise DecoderyError(f"{_title(part)}: {error}") from error
 
 
 def check(recipe: Recipe, model: Model) -> None:
@@ -85,11 +76,13 @@ def check(recipe: Recipe, model: Model) -> None:
                     "merge where tokens are sampled; leave it out, or decode greedily"
                 )
     if search is not None:
-        if name_of(draft)[1] != "none":
+        if not search.drafts and draft.emits:
             raise PartsClash(f"{_title(search)} explores without drafts, but {_title(draft)} was chosen; drop one")
-        if not greedy:
+        if search.samples is False and not greedy:
             sampler = next(guide for guide in recipe.guide if guide.samples)
             raise PartsClash(f"{_title(search)} maximises, but {_title(sampler)} samples; drop one")
+        if search.samples and greedy:
+            raise PartsClash(f"{_title(search)} draws its candidates: add a guide that samples, e.g. temperature:0.8")
 
 
 def _whole(draft: Drafter) -> Iterator[Drafter]:

@@ -2,69 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from dataclasses import replace
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Constraint, Drafter, Laws, Program, Verifier
+from decodery.core.plan import Plan
+from decodery.core.roles import Asking, Built, Program
 from decodery.core.stats import Ticks
 from decodery.core.step import Step
 from decodery.core.stop import Stop
-from decodery.core.values import Rows, Want
+from decodery.core.values import Rows
 from decodery.core.walk import masks, run, walk
-from decodery.model.session import Ask, Session, forward
-from decodery.plan.planner import OFF, Plan
+from decodery.model.session import Ask, Session
 
 
-def speculate(
-    session: Session,
-    draft: Drafter,
-    verify: Verifier,
-    laws: Laws,
-    constrain: Constraint,
-    rng: Chooser,
-    stop: Stop,
-    want: Want,
-    plan: Plan = OFF,
-) -> Program:
-    """Guess, look, decide, commit, learn; until ``stop``. Yields an ``Ask`` for each pass and a ``Step`` for each turn."""
-    draft.begin(session, laws)
+def speculate(session: Session, built: Built, rng: Chooser, stop: Stop) -> Program:
+    """Guess, look, decide, commit, learn; until ``stop``. Yields asks for each pass and a ``Step`` for each turn."""
+    draft, constrain, plan = built.draft, built.constrain, built.plan
     state = constrain.start(session.tokens)
-    while not stop(session):
-        tick = Ticks()
-        tree = tick("draft", plan.cut(draft.propose(session, plan.budget(stop.budget(session)), rng)))
-        states = tick("constrain", walk(constrain, state, tree, stop.eos))
-        rows = tick("forward", (yield Ask(session, tree, want)))
-        p = tick("guide", laws(rows, masks(constrain, states, stop.eos)))
-        verdict = tick("verify", stop.trim(verify(tree, p, rows, rng), tree))
-        tokens = verdict.tokens(tree)
-        session.commit(tokens)
-        state = run(constrain, state, tokens, stop.eos)
-        tick("commit", None)
-        draft.observe(session, step := Step(tree, rows, p, verdict, tokens, tick.seconds), rng)
-        tick("draft", None)
-        plan.observe(step)
-        yield step
+    try:
+        draft.begin(session, built.laws)
+        while not stop(session):
+            tick = Ticks()
+            proposing = draft.proposing(session, plan.budget(stop.budget(session)), rng)
+            tree = yield from tick.during("draft", proposing)
+            states = walk(constrain, state, tree, stop.eos)
+            tick("constrain")
+            ask = Ask(session, tree, built.want, offer=plan.offer(tree, tick.seconds["draft"]))
+            rows = yield from tick.during("forward", answer(ask))
+            if rows.kept is not None:  # the planner has cut the tree to what pays
+                tree, states = tree.only(rows.kept), [state, *(states[node + 1] for node in rows.kept)]
+            p = built.laws(rows, masks(constrain, states, stop.eos))
+            tick("guide")
+            verdict = stop.trim(built.verify(tree, p, rows, rng), tree)
+            tick("verify")
+            session.commit(tokens := verdict.tokens(tree))
+            stop.count(tokens)
+            state = run(constrain, state, tokens, stop.eos)
+            tick("commit")
+            step = Step(tree, rows, p, verdict, tokens, tick.seconds, tick.calls)
+            yield from tick.during("draft", draft.observing(session, step, rng))
+            plan.observe(step)
+            yield step
+    finally:
+        draft.end(session)
 
 
-def together(programs: Iterable[Program]) -> Iterator[tuple[int, Step]]:
-    """Run programs in lock-step, one forward a round for all of them; yields each step with its program's number."""
-    waiting: dict[int, tuple[Program, Ask]] = {}
+def answer(ask: Ask) -> Asking[Rows]:
+    """The rows of one ask."""
+    (rows,) = yield [ask]
+    return rows
 
-    def advance(i: int, program: Program, rows: Rows | None) -> Iterator[tuple[int, Step]]:
-        """Run one program up to its next question."""
-        try:
-            said = next(program) if rows is None else program.send(rows)
-            while isinstance(said, Step):
-                yield i, said
-                said = next(program)
-            waiting[i] = program, said
-        except StopIteration:
-            return
 
-    for i, program in enumerate(programs):
-        yield from advance(i, program, None)
-    while waiting:
-        turn = list(waiting.items())
-        waiting.clear()
-        for (i, (program, _)), rows in zip(turn, forward([ask for _, (_, ask) in turn]), strict=True):
-            yield from advance(i, program, rows)
+def launch(built: Built, session: Session, rng: Chooser, stop: Stop, plan: Plan | None = None) -> Program:
+    """The program of one request: a search, or the loop. Each has its own copy of the drafter and its own companions."""
+    laws = built.laws.given(session.tokens[: session.prompt])
+    session.accompany(laws.companions)
+    own = replace(built, laws=laws, draft=copy.copy(built.draft), plan=plan or built.plan)
+    return (speculate if own.search is None else own.search)(session, own, rng, stop)
+
+
+def trial(built: Built, session: Session, rng: Chooser, stop: Stop) -> Program:
+    """The loop on a fork of a search's session, whose companions it already has."""
+    return speculate(session, replace(built, draft=copy.copy(built.draft)), rng, stop)

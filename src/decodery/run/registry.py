@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from decodery.core.errors import UnknownPart
 from decodery.core.roles import Part
@@ -98,6 +99,11 @@ def find(role: str, name: str) -> Entry:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UnknownPart(f"no {role} part is called {name!r}.{hint} There are: {', '.join(ROLES[role])}")
     return Entry(role, name, ROLES[role][name])
+
+
+def default(role: str, name: str, **parameters: Any) -> Any:
+    """A part by name, for parts that have another one as a default and need not know its file."""
+    return find(role, name).part(**parameters)
 
 
 def entries() -> list[Entry]:

@@ -11,15 +11,15 @@ import torch
 
 from decodery.core.chooser import Chooser
 from decodery.core.law import Law
-from decodery.core.roles import Constraint, Laws, Program, Search
+from decodery.core.roles import Built, Constraint, Program, Search
 from decodery.core.stats import Ticks
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
-from decodery.core.tree import EMPTY
+from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Candidate
 from decodery.core.walk import masks
 from decodery.model.session import Ask, Session
-from decodery.search.lib.frontier import Frontier
+from decodery.run.loop import answer
 
 
 class Hypothesis(NamedTuple):
@@ -29,6 +29,8 @@ class Hypothesis(NamedTuple):
     total: float
     state: Any
     stop: Stop
+    node: int = ROOT
+    """Where it ends in the tree; an heir has its parent's until its own is made."""
     whole: bool = True
     """Whether the constraint lets the answer be what it is."""
 
@@ -39,8 +41,11 @@ class Hypothesis(NamedTuple):
             return None
         text = self.stop.text and replace(self.stop.text, tokens=list(self.stop.text.tokens))
         stop = replace(self.stop, text=text)
-        stop.take([token])
-        return Hypothesis((*self.tokens, token), total, state, stop, ends or constrain.may_end(state))
+        tokens = (*self.tokens, token)
+        stop.count([token])
+        if (stop.text is not None and stop.text.push(token)) or (stop.judge is not None and stop.judge(tokens)):
+            stop.reason = "stop"
+        return Hypothesis(tokens, total, state, stop, self.node, ends or constrain.may_end(state))
 
     def stuck(self, constrain: Constraint) -> Hypothesis:
         """This one as an answer, for nothing may follow it."""
@@ -71,41 +76,40 @@ class Beam(Search):
         if self.early_stopping not in (True, False, "never"):
             raise ValueError(f'beam takes early_stopping=true, false or "never", not {self.early_stopping!r}')
 
-    def __call__(self, session: Session, laws: Laws, constrain: Constraint, rng: Chooser, stop: Stop) -> Program:
-
+    def __call__(self, session: Session, built: Built, rng: Chooser, stop: Stop) -> Program:
         if stop(session):
             return
+        laws, constrain = built.laws, built.constrain
         longest = stop.left(len(session.tokens))
         text = stop.text if stop.text and stop.text.stops else None
         alone = replace(stop, text=text, max_new_tokens=stop.emitted + longest)
         running = [Hypothesis((), 0.0, constrain.start(session.tokens), alone)]
         ended: list[Hypothesis] = []
-        tick, want = Ticks(), self.want
-        for guide in laws.guides:
-            want |= guide.want
-        rows = tick("forward", (yield Ask(session, EMPTY, want)))
-        frontier = Frontier(session, want)
-        try:
-            while True:
-                allowed = tick("constrain", masks(constrain, [one.state for one in running], stop.eos))
-                p = tick("guide", laws(rows, allowed))
-                parents, running, fresh = self._choose(running, p, constrain, over=stop(session))
-                ended = sorted([*ended, *fresh], key=self._rank, reverse=True)[: self.width]
-                tick("search", None)
-                if not running or self._settled(running[0], [one for one in ended if one.whole], longest):
-                    break
-                yield Step(EMPTY, rows, p, Verdict(()), [], tick.seconds)
-                tick = Ticks()
-                rows = tick("forward", frontier.grow(parents, [one.tokens for one in running]))
-        finally:
-            frontier.close()
+        tree, tick, fresh = TokenTree(), Ticks(), None
+        while True:
+            rows = yield from tick.during("forward", answer(Ask(session, tree, built.want, fresh)))
+            allowed = masks(constrain, [one.state for one in running], stop.eos)
+            tick("constrain")
+            p = laws(rows, allowed)
+            tick("guide")
+            running, over = self._choose(running, p, constrain, over=stop(session))
+            ended = sorted([*ended, *over], key=self._rank, reverse=True)[: self.width]
+            tick("search")
+            if not running or self._settled(running[0], [one for one in ended if one.whole], longest):
+                break
+            yield Step(TokenTree(), rows, p, Verdict(()), [], tick.seconds, tick.calls)
+            tick = Ticks()
+            session.keep(one.node for one in running)
+            running = [one._replace(node=tree.add(one.tokens[-1], one.node)) for one in running]
+            fresh = [one.node for one in running]
         ended = [one for one in ended if one.whole] or ended
-        tokens = list(ended[0].tokens[: stop.take(ended[0].tokens)])
-        stop.reason = ended[0].stop.reason or stop.reason
+        tokens = list(ended[0].tokens)
         session.commit(tokens)
-        tick("commit", None)
-        candidates = [Candidate(one.tokens, self.score(one)) for one in ended]
-        yield Step(EMPTY, rows, p, Verdict((), tuple(tokens)), tokens, tick.seconds, candidates)
+        stop.count(tokens)
+        stop.reason = ended[0].stop.reason or stop.reason
+        tick("commit")
+        found = [Candidate(one.tokens, self.score(one)) for one in ended]
+        yield Step(TokenTree(), rows, p, Verdict((), tuple(tokens)), tokens, tick.seconds, tick.calls, found)
 
     def score(self, one: Hypothesis) -> float:
         """What ended answers are compared by."""
@@ -123,8 +127,8 @@ class Beam(Search):
 
     def _choose(
         self, running: Sequence[Hypothesis], p: Law, constrain: Constraint, over: bool
-    ) -> tuple[list[int], list[Hypothesis], list[Hypothesis]]:
-        """One token more: the rows that have heirs, these heirs, and what ended here (all of it where it is ``over``)."""
+    ) -> tuple[list[Hypothesis], list[Hypothesis]]:
+        """One token more: the heirs, and what ended here (all of it where it is ``over``)."""
         dead = [row for row, best in enumerate(p.best) if best is None]
         ended = [one for row in dead if (one := running[row].stuck(constrain)).whole]
         totals = p.logits.log_softmax(-1)
@@ -132,7 +136,6 @@ class Beam(Search):
         totals[dead] = -torch.inf
         enough = max(2, 1 + len(running[0].stop.eos)) * self.width  # so that width are left if all that can end do
         best = totals.flatten().topk(min(enough, totals.numel()))
-        parents: list[int] = []
         heirs: list[Hypothesis] = []
         place = 0
         for total, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -142,11 +145,10 @@ class Beam(Search):
             if (heir := running[row].then(token, total, constrain)) is None:
                 continue
             if heir.stop.reason is None and not over:
-                parents.append(row)
                 heirs.append(heir)
             elif place < self.width:  # the others are looked at for the sake of heirs only
                 ended.append(heir)
             place += 1
         if not heirs and not ended:
             ended = [one.stuck(constrain) for one in running]
-        return parents, heirs, ended
+        return heirs, ended

@@ -9,12 +9,13 @@ from typing import Self
 from decodery.core.chooser import Chooser
 from decodery.core.errors import PartsClash
 from decodery.core.law import Law
-from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.roles import Asking, Drafter, Laws, Model
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Cap, Scheme, Tensor
-from decodery.model.session import Session
-from decodery.model.variant import LayerSet
+from decodery.model.session import Ask, Session
+from decodery.model.variant import Variant, through
+from decodery.model.view import View
 from decodery.run.registry import name_of
 
 
@@ -36,6 +37,9 @@ class Drawn(Drafter):
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         self.catch_up(session)
 
+    def end(self, session: Session) -> None:
+        self._session.close()
+
     def catch_up(self, session: Session) -> None:
         """Bring the own session to what is committed; it is the same text, unless the drafter reads another one."""
         self._session.follow(session)
@@ -44,13 +48,15 @@ class Drawn(Drafter):
         """A tree to grow."""
         return TokenTree(scheme=Scheme.CERTAIN if self._laws.greedy else scheme, settled=settled)
 
-    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> list[Tensor | None]:
+    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> Asking[list[Tensor | None]]:
         """The draft law ``[V]`` after each node, in one pass; of nodes that no pass has seen yet, or the root alone."""
-        if nodes == [ROOT]:
+        root = list(nodes) == [ROOT]
+        if root:
             self.catch_up(session)
-            rows = self._session.forward()
-        else:
-            rows = self._session.grow(tree)
+        fresh = None if root else [node for node in nodes if not tree.ghost[node]]
+        if fresh == []:
+            return [None for _ in nodes]
+        (rows,) = yield [Ask(self._session, TokenTree() if root else tree, fresh=fresh)]
         law = Law(self._laws(rows).logits, greedy=False)
         return [None if (row := rows.at(node)) is None else law.row(row) for node in nodes]
 
@@ -63,14 +69,16 @@ class Drawn(Drafter):
         mass = float(rest.sum())
         return child, float(q[token]), rest / mass if mass > 0 else None
 
-    def levels(self, session: Session, budget: Budget, rng: Chooser, widths: Sequence[int], settled: bool) -> TokenTree:
+    def levels(
+        self, session: Session, budget: Budget, rng: Chooser, widths: Sequence[int], settled: bool
+    ) -> Asking[TokenTree]:
         """As many distinct children for each node of a level as its width says."""
         tree, level = self.empty(Scheme.DISTINCT, settled), [ROOT]
         for width in widths[: budget.depth]:
             if not level or len(tree) >= budget.nodes:
                 break
             fresh = []
-            for node, law in zip(level, self.after(session, tree, level), strict=True):
+            for node, law in zip(level, (yield from self.after(session, tree, level)), strict=True):
                 for _ in range(width):
                     if law is None or len(tree) >= budget.nodes:
                         break
@@ -90,7 +98,6 @@ class Grown(Drawn):
     def __post_init__(self) -> None:
         if self.path and self.layers:
             raise ValueError("give path= (another model drafts) or layers= (the target through these), not both")
-        self._model: Model | None = None
 
     def bind(self, model: Model) -> Self:
         if not self.path and Cap.LAYERS not in model.can:
@@ -98,28 +105,28 @@ class Grown(Drawn):
             raise PartsClash(
                 f"draft part {name!r} runs the target through fewer layers, which this model does not offer: give path="
             )
-        if self.path and self._model is None:
-            self._model = model.companion(self.path)
-        self._layers = self.layers or model.default_layers()
-        if not self.path and (unknown := [layer for layer in self._layers if not 0 <= layer < model.depth]):
+        self._model = model.companion(self.path) if self.path else None
+        layers = self.layers or model.default_layers()
+        if not self.path and (unknown := [layer for layer in layers if not 0 <= layer < model.depth]):
             raise ValueError(f"layers: this model's are 0 to {model.depth - 1}, not {unknown}")
+        self._variant = through(layers)
         return self
 
     def open(self, session: Session) -> Session:
-        return session.view(layers=self._layers) if self._model is None else self._model.session()
+        return View(session, self._variant) if self._model is None else session.beside(self._model)
 
 
 @dataclass
 class Thinned(Drawn):
-    """A tree drawn from the target itself through ``_layers``, over its own cache: no memory but the tree's own slots."""
+    """A tree drawn from the target itself through ``_variant``, over its own cache: no memory but the tree's own slots."""
 
     needs = frozenset({Cap.LAYERS})
 
     def __post_init__(self) -> None:
-        self._layers: LayerSet = frozenset()
+        self._variant = Variant()
 
     def open(self, session: Session) -> Session:
-        return session.view(layers=self._layers)
+        return View(session, self._variant)
 
     def ready(self, session: Session) -> bool:
         """Whether all layers have seen the prompt. Before, a draft would run it through few, and worse, once more."""

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def _sorted(tokens: Ids) -> npt.NDArray[np.int64]:
     return order
 
 
-def heaviest(paths: Sequence[Sequence[int]], nodes: int, kind: int = 0) -> tuple[TokenTree, float]:
+def heaviest(paths: Sequence[Sequence[int]], nodes: int, kind: Hashable = 0) -> tuple[TokenTree, float]:
     """The ``nodes`` beginnings that most paths share, all of one kind, and how many of them a path has on average."""
     places: dict[tuple[int, int], int] = {}
     weight: list[int] = []

@@ -29,7 +29,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from decodery.change.int8 import encode_graph, round_weights
 from decodery.core.errors import BadModel
-from decodery.core.values import Cap, Tensor
+from decodery.core.values import Cap, Site, Tensor
 from decodery.model.model import Model
 from decodery.model.openvino.fuse import join_products
 from decodery.model.probe import Ability, check
@@ -89,7 +89,7 @@ class OpenVinoBackend:
         order[target] = source
         self._rewrite(store, order)
 
-    def forward(self, store: Request, batch: Batch) -> tuple[Tensor, dict[int, Tensor]]:
+    def forward(self, store: Request, batch: Batch) -> tuple[Tensor, dict[int | Site, Tensor]]:
         past = int(batch.slots[0, 0])
         if store.length != past:  # a forward was interrupted half way
             self._rewrite(store, np.minimum(np.arange(past), store.length - 1))
