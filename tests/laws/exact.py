@@ -6,22 +6,23 @@ import copy
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from decodery.core.chooser import Chooser, Seeded, enumerate_law
-from decodery.core.roles import Part
+from decodery.core.roles import Built, Part
+from decodery.core.step import Step
 from decodery.core.stop import Stop
-from decodery.core.values import Rows, Scheme
+from decodery.core.values import Rows, Scheme, Want
 from decodery.core.walk import masks, run
 from decodery.model.session import Session
 from decodery.model.toy import ToyModel
-from decodery.model.variant import LayerSet
-from decodery.run.build import Built
-from decodery.run.loop import speculate, together
-from decodery.run.recipe import Recipe
+from decodery.model.variant import PLAIN, Variant
+from decodery.run.crew import Crew, Failed
+from decodery.run.loop import launch
+from decodery.run.recipe import Recipe, part
 from decodery.run.registry import ROLES, find
 
 PROMPT = (0, 1, 0)
@@ -34,31 +35,31 @@ def specimens(role: str) -> Iterator[tuple[str, Part]]:
     for name in ROLES[role]:
         kind = find(role, name).part
         for parameters in kind.specimens:
-            shown = ",".join(f"{k}={v}" for k, v in parameters.items() if isinstance(v, (int, float, str)))
-            yield f"{name}:{shown}" if shown else name, kind(**parameters)
-
-
-def fresh(model: ToyModel, built: Built, prompt: Sequence[int] = PROMPT) -> Session:
-    session = model.session(prompt)
-    session.accompany({name: c for guide in built.laws.guides for name, c in guide.companions().items()})
-    return session
+            shown = ",".join(
+                f"{k}={v}"
+                for k, v in parameters.items()
+                if isinstance(v, (int, float)) or (isinstance(v, str) and ":" not in v)
+            )
+            yield f"{name}:{shown}" if shown else name, part(role, {name: parameters})
 
 
 def wanted(model: ToyModel, built: Built, length: int = LENGTH, prompt: Sequence[int] = PROMPT) -> Law:
     """The law of ``length`` tokens by the definition: one token after another, no engine, no draft."""
-    laws, constrain = built.laws, built.constrain
-    companions = {name: c.prompt for guide in laws.guides for name, c in guide.companions().items()}
+    laws, constrain = built.laws.given(prompt), built.constrain
     law: Law = Counter()
+
+    def row(start: Sequence[int], words: tuple[int, ...], want: Want) -> Rows:
+        text = (*start, *words)
+        hidden = dict.fromkeys(want.hidden, model.shallow(text)[None])
+        return Rows(model.lm(text)[None], text, prompt=len(start), hidden=hidden)
 
     def follow(words: tuple[int, ...], state: Any, weight: float) -> None:
         if weight == 0 or len(words) == length or (words and words[-1] in model.eos):
             law[words] += weight
             return
-        others = {
-            name: Rows(model.lm((*start, *words))[None], (*start, *words), prompt=len(start))
-            for name, start in companions.items()
-        }
-        rows = Rows(model.lm((*prompt, *words))[None], (*prompt, *words), prompt=len(prompt), companions=others)
+        others = {name: row(companion.prompt, words, companion.want) for name, companion in laws.companions.items()}
+        rows = row(prompt, words, built.want)
+        rows.companions = others
         p = laws(rows, masks(constrain, [state], model.eos)).row(0)
         if p is None:
             law[words] += weight
@@ -86,27 +87,28 @@ def produced(
     length: int = LENGTH,
     batch: int = 1,
     prompt: Sequence[int] = PROMPT,
-    layers: LayerSet | None = None,
+    variant: Variant = PLAIN,
 ) -> Law:
     """The law of the first ``length`` tokens that the engine emits; of row 0 where ``batch`` rows run together.
 
-    With ``layers``, what follows the prompt goes through these only.
+    With a ``variant``, what follows the prompt goes through this only.
     """
 
     def once(rng: Chooser) -> tuple[int, ...]:
         arena = model.arena()
-        programs, sessions = [], []
+        crew, sessions = Crew(), []
         for i in range(batch):
-            session = Session(arena, (*prompt, *([2] * i)), layers=layers)
-            session.accompany({name: c for guide in built.laws.guides for name, c in guide.companions().items()})
+            session = Session(arena, (*prompt, *([2] * i)), variant=variant)
             # Branches of drawn drafts multiply, so these end sooner; the first step still goes a level past the end.
             slack = 4 if built.draft.emits == {Scheme.CERTAIN} else 1
             stop = Stop(eos=model.eos, max_new_tokens=length + slack)
-            parts = (copy.deepcopy(built.draft), built.verify, built.laws, built.constrain)
-            programs.append(speculate(session, *parts, rng if i == 0 else Seeded(i), stop, built.want))
+            own = replace(built, draft=copy.deepcopy(built.draft))
+            crew.add(i, launch(own, session, rng if i == 0 else Seeded(i), stop))
             sessions.append(session)
-        for i, step in together(programs):
-            if i == 0:
+        for i, step in crew.run():
+            if isinstance(step, Failed):
+                raise step.error
+            if i == 0 and isinstance(step, Step):
                 taken = len(step.verdict.path)
                 count.drafted += len(step.tree)
                 count.accepted += taken
@@ -114,7 +116,12 @@ def produced(
                 count.ghosts += sum(step.tree.ghost)
                 if len(sessions[0].tokens) >= len(prompt) + length:
                     break
-        return tuple(sessions[0].tokens[len(prompt) :][:length])
+        words = tuple(sessions[0].tokens[len(prompt) :][:length])
+        crew.close()
+        assert not arena.nodes or [session.close() for session in sessions]
+        arena.check()
+        assert not arena.nodes, "nodes outlive the request"
+        return words
 
     return enumerate_law(once)
 

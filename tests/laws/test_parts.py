@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from decodery.core.chooser import Chooser, Scripted, Seeded, enumerate_law
 from decodery.core.law import Law
-from decodery.core.roles import Constraint, Drafter, Laws
+from decodery.core.roles import Built, Constraint, Drafter, Laws
 from decodery.core.stop import Stop
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Rows, Scheme, Tensor
 from decodery.model.session import Session
 from decodery.model.toy import ToyModel
-from decodery.run.loop import speculate, together
+from decodery.run.crew import steps
+from decodery.run.loop import launch
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
 
@@ -192,18 +193,13 @@ def drafts(
     toy = ToyModel()
     draft = copy.deepcopy(DRAFTS[name]).bind(toy)
     session = toy.session(prompt)
-    trees = []
 
     class Seen(Stop):
         def budget(self, session: Session) -> Budget:
             return budget
 
-    free = CONSTRAINTS["none"]
-    for _, step in together(
-        [speculate(session, draft, Residual(), Laws((), greedy), free, rng, Seen(max_new_tokens=9), draft.want)]
-    ):
-        trees.append(step.tree)
-    return trees
+    built = Built(draft, Residual(), Laws((), greedy), CONSTRAINTS["none"], None, draft.want, True)
+    return [step.tree for step in steps(launch(built, session, rng, Seen(max_new_tokens=9)))]
 
 
 @pytest.mark.parametrize("name", DRAFTS)
@@ -214,7 +210,7 @@ def test_drafters_propose_legal_trees(name: str, greedy: bool, budget: Budget) -
     for tree in drafts(name, budget, greedy, Seeded(3)):
         assert len(tree) <= budget.nodes
         assert max(tree.depths, default=0) <= budget.depth
-        assert tree.scheme in DRAFTS[name].emits
+        assert not len(tree) or tree.scheme in DRAFTS[name].emits
         for i, q in enumerate(tree.q):
             if q is not None:
                 assert float(q.sum()) == pytest.approx(1.0)

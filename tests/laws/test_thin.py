@@ -11,7 +11,8 @@ import pytest
 from decodery.core.errors import PartsClash
 from decodery.core.roles import Part
 from decodery.core.values import Cap, Tensor
-from decodery.model.toy import LanguageModel, ToyModel, table
+from decodery.model.toy import LanguageModel, ToyModel
+from decodery.model.variant import through
 from decodery.run.build import build
 from decodery.run.recipe import part
 
@@ -27,7 +28,7 @@ class Reference(ToyModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole, shallow = self.lm, table(self.vocab, self.seed + 100, self.order)
+        whole, shallow = self.lm, self.shallow
 
         def lm(words: tuple[int, ...]) -> Tensor:
             chosen: LanguageModel = whole if len(words) == len(PROMPT) else shallow
@@ -47,6 +48,6 @@ def test_drafts_emit_the_law_of_the_thinned_model(draft: Part, guides: tuple[str
     except PartsClash as refused:  # a thinned model has no layers left to draft with
         assert re.search("layer subsets|fewer layers|halves of layers|hidden states", str(refused))
         return
-    law = produced(ToyModel(can=can), built, Count(), batch=batch, layers=frozenset({0}))
+    law = produced(ToyModel(can=can), built, Count(), batch=batch, variant=through({0}))
     assert variation(law, wanted(Reference(can=can), built)) < 1e-9
     assert variation(law, wanted(ToyModel(can=can), built)) > 1e-3

@@ -66,12 +66,15 @@ class ToyModel:
     order: int = 2
     depth: int = 4
     lm: LanguageModel = field(init=False)
+    shallow: LanguageModel = field(init=False)
+    """What answers with fewer layers; its rows are also the states behind every layer."""
 
     def __post_init__(self) -> None:
         self.lm = table(self.vocab, self.seed, self.order)
+        self.shallow = table(self.vocab, self.seed + 100, self.order)
 
     def arena(self, lanes: int = 1) -> Arena:
-        return ToyArena(self.lm, table(self.vocab, self.seed + 100, self.order))
+        return ToyArena(self.lm, self.shallow)
 
     def session(self, tokens: Sequence[int] = (), arena: Arena | None = None) -> Session:
         return Session(arena or self.arena(), tokens)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from decodery.core.tree import ROOT
 from decodery.model.session import Session
 from decodery.model.variant import Variant
 
 
 class View(Session):
-    """Reads another session's cache; its own nodes run through ``variant`` and are never committed.
+    """Reads another session's cache; its own nodes run through ``variant``, and ``follow`` gives them up.
 
-    ``length``: how much of the text it sees, all of it by default, also as the text grows (``follow``).
+    ``length``: how much of the text it sees, all of it by default. What is committed to a view is its own affair.
     """
 
     def __init__(self, base: Session, variant: Variant, length: int | None = None) -> None:
@@ -32,6 +34,16 @@ class View(Session):
         self.arena.release([self.head])
         self.tokens, self.prompt = session.tokens, session.prompt
         self.head, self.cached = session.head, session.cached
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """Append tokens to what this view sees."""
+        self.tokens = list(self.tokens)
+        super().commit(tokens)
+
+    def rewind(self, length: int) -> None:
+        """See less of the text."""
+        self.tokens = list(self.tokens)
+        super().rewind(length)
 
     def close(self) -> None:
         """Give all nodes up; the text is the base's and stays."""
