@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,9 +34,11 @@ class Model:
         linear: how the Linear layers of each shape are computed, where that was chosen (``hasten``).
         memory: what the planner keeps from one request to the next: costs of a forward, acceptance rates.
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
-        eos: token ids that end an answer, from the generation config, the config and the tokenizer.
+        eos: token ids that end an answer: those of the generation config, as in ``generate`` of transformers; where it
+            names none of the vocabulary, those of the config, and else the tokenizer's.
         context: how many tokens it takes.
-        layers: those that new tokens go through, where they are not all (``model/thin.py``).
+        layers: those that new tokens go through, where they are not all (``change/layer_speedup.py``).
+        lossless: whether its answers are those of the model as it was loaded; a lossy ``change`` makes it False.
         can: what the probe found it able to do; ``missing`` says why not the rest.
     """
 
@@ -47,18 +50,23 @@ class Model:
         *,
         backend: str = "torch",
         ability: Ability | None = None,
+        loader: Callable[..., Model] | None = None,
     ) -> None:
         self.network = network
         self.memory: dict[Hashable, Any] = {}
         self.backend = backend
         self.linear: dict[Shape, Choice] = {}
         self.layers: LayerSet | None = None
+        self.lossless = True
+        self._loader = loader
         if ability is not None:
             self.ability = ability
         self.name = name or type(network).__name__
         self.vocab = vocabulary_of(network)
         self.tokenizer = tokenizer
-        self.eos = _eos(network, tokenizer)
+        self._rows = min(self.vocab, _embedded(network))
+        """Token ids below this one have both a logit and an embedding."""
+        self.eos = _eos(network, tokenizer, self.vocab)
 
     def hasten(self) -> None:
         """Compute the network's Linear layers in the fastest way found here, for as long as this object lives."""
@@ -70,7 +78,8 @@ class Model:
         """Text in and out."""
         if self.tokenizer is None:
             raise BadModel(
-                f"{self.name} has no tokenizer: give token ids instead of text, or the tokenizer with the model"
+                f"{self.name} has no tokenizer, which texts, stop strings and constraints need: give token ids, or load "
+                "the pair (network, tokenizer)"
             )
         return Text(self.tokenizer, self.vocab)
 
@@ -109,19 +118,22 @@ class Model:
         return [Session(arena, prompt, layers=self.layers) for prompt in prompts]
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of plain text."""
-        return self.text.encode(text)
+        """Tokens of plain text, special tokens as the tokenizer adds them."""
+        return self._known(self.text.encode(text))
+
+    def pieces(self, text: str) -> list[int]:
+        """Tokens of a piece of a longer text: no special token is added."""
+        return self._known(self.text.pieces(text))
 
     def tokens(self, prompt: Any) -> list[int]:
-        """Tokens of a prompt: a text, a list of token ids, or a conversation (``role`` and ``content`` each)."""
+        """Tokens of a prompt: a text, token ids (whole numbers in a list, an array or a tensor of one row), or a
+        conversation (``role`` and ``content`` each)."""
         if isinstance(prompt, str):
             tokens = self.encode(prompt)
-        elif prompt and all(isinstance(part, dict) for part in prompt):
-            tokens = self.text.chat(prompt)
-        elif all(isinstance(token, int) and 0 <= token < self.vocab for token in prompt):
-            tokens = list(prompt)
+        elif isinstance(prompt, (list, tuple)) and prompt and all(isinstance(part, Mapping) for part in prompt):
+            tokens = self._known(self.text.chat(prompt))
         else:
-            raise BadPrompt(f"a prompt is a text, messages, or token ids below {self.vocab}; this is {_short(prompt)}")
+            tokens = self._known(_ids(prompt))
         if not tokens:
             raise BadPrompt("the prompt is empty: give at least one token")
         if len(tokens) >= self.context:
@@ -130,7 +142,7 @@ class Model:
 
     def fingerprint(self) -> str:
         """Tells tokenizers apart: where it is equal, token ids mean the same."""
-        return self.text.fingerprint
+        return self.text.fingerprint if self.tokenizer is not None else f"no tokenizer, {self.vocab} tokens"
 
     def matcher_tokenizer(self) -> Any:
         """The tokenizer as llguidance reads it."""
@@ -138,9 +150,7 @@ class Model:
 
     def companion(self, spec: object) -> Model:
         """Another model with the same vocabulary, for drafting or contrast; loaded if it is not a ``Model`` yet."""
-        from decodery.model.load import load
-
-        other = spec if isinstance(spec, Model) else load(spec, **self._like())
+        other = spec if isinstance(spec, Model) else self._loaded(spec)
         mine, theirs = (one.tokenizer and one.tokenizer.get_vocab() for one in (self, other))
         if other.vocab != self.vocab or (mine and theirs and mine != theirs):
             raise PartsClash(
@@ -149,11 +159,26 @@ class Model:
             )
         return other
 
-    def _like(self) -> dict[str, Any]:
-        """The options of ``load`` that give a model beside this one."""
+    def _loaded(self, spec: object) -> Model:
+        """A model loaded like this one: same dtype, device and backend. A network given as it is stays as it is."""
+        if self._loader is None:
+            raise BadModel(f"{self.name} was not made by decodery.load, so {spec!r} must be a loaded Model")
+        if isinstance(spec, tuple):
+            return self._loader(spec)
         device = self.network.device
         place = "cpu" if device.type == "meta" else device
-        return {"dtype": self.network.dtype, "device": place, "backend": self.backend}
+        return self._loader(spec, dtype=self.network.dtype, device=place, backend=self.backend)
+
+    def _known(self, tokens: list[int]) -> list[int]:
+        """The tokens, if the network knows them all. Raises ``BadPrompt``."""
+        if wrong := [token for token in tokens if not 0 <= token < self._rows]:
+            raise BadPrompt(
+                f"token {wrong[0]} is none of the model's: its ids are 0 to {self._rows - 1}, where a tokenizer with "
+                "tokens added knows more; resize the network's embeddings, or leave that token out"
+                if self.tokenizer is not None and wrong[0] < len(self.tokenizer)
+                else f"token {wrong[0]} is none of the model's: its ids are 0 to {self._rows - 1}"
+            )
+        return tokens
 
     def default_layers(self) -> tuple[int, ...]:
         """The outer two thirds: early and late layers matter most."""
@@ -181,12 +206,35 @@ class Model:
         )
 
 
-def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-    found: set[int] = set()
-    for place in (network.generation_config, network.config, tokenizer):
+def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, vocab: int) -> frozenset[int]:
+    for place in (network.generation_config, network.config, network.config.get_text_config(), tokenizer):
         ids = getattr(place, "eos_token_id", None)
-        found |= set(ids) if isinstance(ids, (list, tuple)) else {ids} if ids is not None else set()
-    return frozenset(found)
+        named = ids if isinstance(ids, (list, tuple)) else [ids]
+        if found := frozenset(int(token) for token in named if token is not None and 0 <= token < vocab):
+            return found
+    return frozenset()
+
+
+def _embedded(network: PreTrainedModel) -> int:
+    """How many tokens have an embedding; without limit where the network does not tell."""
+    try:
+        weight: Any = network.get_input_embeddings().weight
+        return len(weight)
+    except (NotImplementedError, AttributeError, TypeError):
+        return 1 << 60
+
+
+def _ids(prompt: Any) -> list[int]:
+    """Token ids as they are. Raises ``BadPrompt`` for what is none."""
+    ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # tensors and arrays
+    if ids is not prompt and isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], list):
+        (ids,) = ids  # as tokenizers give it: a batch of one
+    if not isinstance(ids, Sequence) or isinstance(ids, (bytes, bytearray, memoryview, str)):
+        raise BadPrompt(f"a prompt is a text, messages, or token ids; this is {_short(prompt)}")
+    for token in ids:
+        if not isinstance(token, Integral) or isinstance(token, bool):
+            raise BadPrompt(f"a prompt is a text, messages, or token ids; {_short(token)} in it is none of them")
+    return [int(token) for token in ids]
 
 
 def _short(prompt: object) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from time import perf_counter
 from typing import Any, NamedTuple, overload
 
@@ -111,7 +112,7 @@ class _Answering:
         """Pieces of all answers, as they come."""
         for output, session in zip(self.outputs, self._sessions, strict=True):
             output.stats.prompt_tokens, output.stats.cached_tokens = len(session.tokens), session.cached
-            output.stats.lossless = self._built.lossless and self._model.layers is None
+            output.stats.lossless = self._built.lossless and self._model.lossless
             if self._request.logprobs is not None:
                 output.logprobs = []
         try:
@@ -170,7 +171,9 @@ class _Answering:
             max_new_tokens=request.max_new_tokens,
             context=self._model.context,
             time_limit=request.time_limit,
-            text=TextStream(self._model.text, request.stop),
+            text=TextStream(self._model.text, request.stop)
+            if self._model.tokenizer is not None or request.stop
+            else None,
         )
 
 
@@ -250,7 +253,7 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Any) -
 
 def is_batch(prompt: Any) -> bool:
     """Whether this is a list of prompts rather than one prompt."""
-    return isinstance(prompt, (list, tuple)) and bool(prompt) and not isinstance(prompt[0], (int, dict))
+    return isinstance(prompt, (list, tuple)) and bool(prompt) and not isinstance(prompt[0], (Integral, Mapping))
 
 
 def logprobs(step: Step, top: int) -> list[Chosen]:
