@@ -100,7 +100,7 @@ def test_bench(tiny: str, tmp_path: Path) -> None:
 
 def test_list_and_show() -> None:
     rows = json.loads(call("list", "--json").stdout)
-    assert {row["role"] for row in rows} == {"draft", "verify", "guide", "constrain", "search"}
+    assert {row["role"] for row in rows} == {"draft", "verify", "guide", "constrain", "search", "change"}
     assert "recycling" in call("list", "draft").stdout
     shown = call("show", "recycling").stdout
     assert "template: str = 'small'" in shown
@@ -212,7 +212,7 @@ def test_interrupt_stops_the_answer_not_the_chat(tiny: str, monkeypatch: Any) ->
         (["run", " ", "-m", "TINY"], "the prompt is empty"),
         (["run", "w5 " * 200, "-m", "TINY"], "the model's context is 96"),
         (["run", "w5", "-m", "TINY", "--constrain", "regex:a"], "llguidance cannot read this one"),
-        (["run", "w5", "-m", "TINY", "--dtype", "float99"], "dtype 'float99' is unknown"),
+        (["run", "w5", "-m", "TINY", "--dtype", "float99"], "dtype float99 cannot be computed in"),
         (["list", "nonsense"], "there is no role"),
         (["show", "nonsense"], "no draft part is called"),
         (["compare", "x", "-d", ",", "-m", "TINY"], "name drafters"),

@@ -22,9 +22,8 @@ class LayerSpeedup(Change):
     """
 
     paper = "Accelerating Inference in LLMs with a Unified Layer Skipping Strategy (Liu et al. 2024)"
-    specimens = ({"speedup": 2},)
     needs = frozenset({Cap.LAYERS})
-    speedup: int
+    speedup: int = 2
 
     def __call__(self, model: Model) -> Model:
         """Raises ``BadModel`` where the model offers no layer subsets, or the speedup leaves less than two layers."""

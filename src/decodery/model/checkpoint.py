@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from decodery.core.errors import BadModel
@@ -23,6 +31,8 @@ NAMED = 4
 def config_of(path: str, **where: Any) -> Any:
     """The model's configuration. Raises ``BadModel``."""
     with _told(path, "the model at {path} cannot be loaded"):
+        if (Path(path) / "generation_config.json").is_file():  # transformers passes over one that it cannot read
+            GenerationConfig.from_pretrained(path)
         return AutoConfig.from_pretrained(path, **where)
 
 
@@ -53,7 +63,8 @@ def network_of(path: str, **options: Any) -> PreTrainedModel:
 
 def first_line(error: BaseException) -> str:
     """What an error says, short enough for a sentence."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return line if " " in line else f"{type(error).__name__} {line}".strip()
 
 
 @contextmanager
@@ -78,7 +89,16 @@ def _unsound(folder: Path) -> str:
             return f"{file.name} is a git-lfs pointer instead of the file itself: run git lfs pull there"
         if not head:
             return f"{file.name} is empty: get it again"
+        if file.suffix == ".json" and not _is_json(file):
+            return f"{file.name} holds no JSON object: mend it, or get it again"
     return ""
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_bytes()), dict)
+    except ValueError:
+        return False
 
 
 def _names(names: list[str]) -> str:

@@ -131,8 +131,12 @@ def _of_pair(spec: Any) -> Model:
             return Model(network, tokenizer, loader=load)
     raise BadModel(
         f"a model is a hub id, a directory, a .gguf file, {DEMO!r}, a loaded Model, or a pair (network, tokenizer) of "
-        f"transformers, whose tokenizer may be None; this is {repr(spec)[:60]} ({type(spec).__name__})"
+        f"transformers, whose tokenizer may be None; this is {_kinds(spec)}"
     )
+
+
+def _kinds(spec: Any) -> str:
+    return f"({', '.join(type(one).__name__ for one in spec)})" if isinstance(spec, tuple) else type(spec).__name__
 
 
 def _device(device: str | torch.device) -> torch.device:

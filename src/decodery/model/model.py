@@ -119,7 +119,7 @@ class Model:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text, special tokens as the tokenizer adds them."""
-        return self._known(self.text.encode(text))
+        return self._known(self.text.encode(text)) if text or self.tokenizer is not None else []
 
     def pieces(self, text: str) -> list[int]:
         """Tokens of a piece of a longer text: no special token is added."""
@@ -172,11 +172,10 @@ class Model:
     def _known(self, tokens: list[int]) -> list[int]:
         """The tokens, if the network knows them all. Raises ``BadPrompt``."""
         if wrong := [token for token in tokens if not 0 <= token < self._rows]:
+            added = self.tokenizer is not None and self._rows <= wrong[0] < len(self.tokenizer)
             raise BadPrompt(
-                f"token {wrong[0]} is none of the model's: its ids are 0 to {self._rows - 1}, where a tokenizer with "
-                "tokens added knows more; resize the network's embeddings, or leave that token out"
-                if self.tokenizer is not None and wrong[0] < len(self.tokenizer)
-                else f"token {wrong[0]} is none of the model's: its ids are 0 to {self._rows - 1}"
+                f"token {wrong[0]} is none of the network's, whose ids are 0 to {self._rows - 1}"
+                + "; its tokenizer has more: call network.resize_token_embeddings, or leave that token out" * added
             )
         return tokens
 
@@ -229,6 +228,8 @@ def _ids(prompt: Any) -> list[int]:
     ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # tensors and arrays
     if ids is not prompt and isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], list):
         (ids,) = ids  # as tokenizers give it: a batch of one
+    if ids is not prompt and isinstance(ids, list) and any(isinstance(row, list) for row in ids):
+        raise BadPrompt(f"a {type(prompt).__name__} of {len(ids)} rows is no prompt: give several prompts as a list")
     if not isinstance(ids, Sequence) or isinstance(ids, (bytes, bytearray, memoryview, str)):
         raise BadPrompt(f"a prompt is a text, messages, or token ids; this is {_short(prompt)}")
     for token in ids:

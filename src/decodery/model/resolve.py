@@ -23,10 +23,10 @@ def resolve(spec: str | Path) -> Path:
     path = Path(spec).expanduser()
     if path.suffix == ".gguf":
         return converted(path)
-    if path.is_dir():
+    if path.is_dir() and str(spec):
         return path
     if not _is_hub_id(str(spec)):
-        raise BadModel(f"{spec} is no directory, no .gguf file and no hub id; the demo model is called {DEMO!r}")
+        raise BadModel(f"{str(spec)!r} is no directory, no .gguf file and no hub id; the demo model is called {DEMO!r}")
     from huggingface_hub import snapshot_download
 
     try:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 
+from decodery.core.errors import DecoderyError
 from decodery.model.change import Change
 from decodery.model.load import load as load_with
 from decodery.model.model import Model
@@ -40,7 +41,9 @@ def load(
         change: one or several parts that make another model of it: ``"int8"`` rounds its weights, ``"layer-speedup:2"``
             sends new tokens through every second layer. Answers of a lossy change are marked in their ``stats``.
     """
-    specs = [change] if isinstance(change, (str, Mapping, Change)) else list(cast(Sequence[ChangeSpec], change))
+    specs: Any = [change] if isinstance(change, (str, Mapping, Change)) else change
+    if not isinstance(specs, Sequence) or not all(isinstance(one, (str, Mapping, Change)) for one in specs):
+        raise DecoderyError(f"change= is a part such as 'int8' or 'layer-speedup:2', or a list of them, not {change!r}")
     return load_with(
         spec,
         dtype=dtype,
