@@ -82,7 +82,7 @@ def test_tokens_that_the_network_does_not_know() -> None:
     tokenizer.add_tokens(["<new>"])
     model = decodery.load((llama(257), tokenizer))
     for prompt in ([5, 257], "hi <new>", [[5], [257]]):
-        with pytest.raises(BadPrompt, match="token 257 is none.*resize_token_embeddings"):
+        with pytest.raises(BadPrompt, match=r"token 257 is none.*resize_token_embeddings"):
             decodery.decode(model, prompt, max_new_tokens=2)
     with pytest.raises(DecoderyError, match="257"):
         decodery.decode(model, [5, 6], guide="cfg:negative=<new>", max_new_tokens=2)
@@ -120,7 +120,7 @@ def test_a_model_without_tokenizer_says_what_needs_one(mute: Any) -> None:
         ([5, 6], {"guide": {"logit-bias": {"bias": {"yes": 1.0}}}}),
     ]
     for prompt, options in wants:
-        with pytest.raises(BadModel, match="has no tokenizer.*give token ids"):
+        with pytest.raises(BadModel, match=r"has no tokenizer.*give token ids"):
             decodery.decode(mute, prompt, max_new_tokens=2, **options)
 
 

@@ -108,6 +108,14 @@ def test_list_and_show() -> None:
     assert "guide part top-p" in call("show", "guide/top-p").stdout
 
 
+def test_changes_and_what_the_library_logs(tiny: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("decodery.model.load._no_openvino", lambda *_: "it is not installed")
+    call_of = ("run", "w5 w9", "-m", tiny, "-n", "4", "--backend", "auto")
+    assert "for OpenVINO cannot be used: it is not installed" in call(*call_of).stderr
+    assert "lossy" in call(*call_of, "--change", "int8").stderr
+    assert "no change part is called 'int9'" in call(*call_of, "--change", "int9", code=2).stderr
+
+
 def test_trace_is_written(tiny: str, tmp_path: Path) -> None:
     page = tmp_path / "trace.html"
     call("run", "w5 w9 w12", "-m", tiny, "-d", "jacobi", "-n", "6", "--trace", str(page))

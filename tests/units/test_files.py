@@ -65,7 +65,7 @@ def test_a_folder_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
         assert not (tmp_path / "made").exists()
         assert not list(tmp_path.glob("*.partial"))
     write_folder(tmp_path / "made", lambda folder: (folder / "x").write_text("x"))
-    with pytest.raises(OSError, match="cannot make .*made: it exists already"):
+    with pytest.raises(OSError, match=r"cannot make .*made: it exists already"):
         write_folder(tmp_path / "made", lambda _: None)
     make_once(tmp_path / "made", lambda _: pytest.fail("made twice"))
 
@@ -85,7 +85,7 @@ def test_who_waits_says_so_and_not_for_ever(tmp_path: Path, monkeypatch: Any, ca
     begun.wait()
     monkeypatch.setattr(files, "PATIENCE", 0.2)
     try:
-        with pytest.raises(OSError, match="cannot make .*another process has been making it"):
+        with pytest.raises(OSError, match=r"cannot make .*another process has been making it"):
             make_once(tmp_path / "made", lambda _: None)
     finally:
         end.set()
