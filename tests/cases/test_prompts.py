@@ -65,13 +65,15 @@ REFUSED: list[Any] = [
     object(),
     [],
     "",
+    "half a character: \udcff",
+    [{"role": "user", "content": "\ud800"}],
     [-1],
     [257],
     [10**9],
 ]
 
 
-@pytest.mark.parametrize("prompt", REFUSED, ids=lambda prompt: f"{type(prompt).__name__} {prompt}"[:30])
+@pytest.mark.parametrize("prompt", REFUSED, ids=lambda prompt: f"{type(prompt).__name__} {prompt!a}"[:30])
 def test_what_is_no_prompt_is_refused_in_a_sentence(prompt: Any, model: Any) -> None:
     with pytest.raises(BadPrompt):
         decodery.decode(model, prompt, max_new_tokens=2)

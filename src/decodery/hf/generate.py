@@ -27,6 +27,7 @@ from decodery.guide.temperature import Temperature
 from decodery.hf.answer import Answer
 from decodery.hf.checks import prompts_of, refuse, refuse_with_beams
 from decodery.hf.row import Place, Row, Watch
+from decodery.model.load import load
 from decodery.model.model import Model
 from decodery.run.build import Built, build
 from decodery.run.loop import speculate, together
@@ -162,7 +163,7 @@ class Kept:
     """A wrapped model, kept on its network so that both go together; copies and pickles of the network leave it out."""
 
     def __init__(self, network: Any) -> None:
-        self.model = Model(network, None)
+        self.model = Model(network, None, loader=load)
 
     def __reduce__(self) -> Any:
         return type(None), ()

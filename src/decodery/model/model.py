@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,6 +15,7 @@ from decodery.core.tree import ROOT
 from decodery.core.values import Cap, Tensor
 from decodery.model.arena import Arena, Feed
 from decodery.model.probe import Ability, examine, vocabulary_of
+from decodery.model.prompt import ids_of, is_conversation, sound
 from decodery.model.session import Session
 from decodery.model.torch.fast import Choice, Shape, fast
 from decodery.model.variant import LayerSet
@@ -119,21 +119,23 @@ class Model:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text, special tokens as the tokenizer adds them."""
-        return self._known(self.text.encode(text)) if text or self.tokenizer is not None else []
+        return self._known(self.text.encode(sound(text))) if text or self.tokenizer is not None else []
 
     def pieces(self, text: str) -> list[int]:
         """Tokens of a piece of a longer text: no special token is added."""
-        return self._known(self.text.pieces(text))
+        return self._known(self.text.pieces(sound(text)))
 
     def tokens(self, prompt: Any) -> list[int]:
         """Tokens of a prompt: a text, token ids (whole numbers in a list, an array or a tensor of one row), or a
         conversation (``role`` and ``content`` each)."""
         if isinstance(prompt, str):
             tokens = self.encode(prompt)
-        elif isinstance(prompt, (list, tuple)) and prompt and all(isinstance(part, Mapping) for part in prompt):
+        elif is_conversation(prompt):
+            for message in prompt:
+                sound(str(message.get("content", "")))
             tokens = self._known(self.text.chat(prompt))
         else:
-            tokens = self._known(_ids(prompt))
+            tokens = self._known(ids_of(prompt))
         if not tokens:
             raise BadPrompt("the prompt is empty: give at least one token")
         if len(tokens) >= self.context:
@@ -221,22 +223,3 @@ def _embedded(network: PreTrainedModel) -> int:
         return len(weight)
     except (NotImplementedError, AttributeError, TypeError):
         return 1 << 60
-
-
-def _ids(prompt: Any) -> list[int]:
-    """Token ids as they are. Raises ``BadPrompt`` for what is none."""
-    ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # tensors and arrays
-    if ids is not prompt and isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], list):
-        (ids,) = ids  # as tokenizers give it: a batch of one
-    if ids is not prompt and isinstance(ids, list) and any(isinstance(row, list) for row in ids):
-        raise BadPrompt(f"a {type(prompt).__name__} of {len(ids)} rows is no prompt: give several prompts as a list")
-    if not isinstance(ids, Sequence) or isinstance(ids, (bytes, bytearray, memoryview, str)):
-        raise BadPrompt(f"a prompt is a text, messages, or token ids; this is {_short(prompt)}")
-    for token in ids:
-        if not isinstance(token, Integral) or isinstance(token, bool):
-            raise BadPrompt(f"a prompt is a text, messages, or token ids; {_short(token)} in it is none of them")
-    return [int(token) for token in ids]
-
-
-def _short(prompt: object) -> str:
-    return f"{type(prompt).__name__}: {prompt!r:.60}"

@@ -95,7 +95,11 @@ def convert(network: PreTrainedModel, folder: Path, change: Sequence[Change] = (
 def folder_of(path: str, config: Any, change: Sequence[Change] = ()) -> Path:
     """Where the graph of the model at ``path`` is kept: another folder for any other content of the model's files."""
     local = Path(path).is_dir()
-    content = digest_of_folder(Path(path)) if local else (path, config._commit_hash, config.to_json_string())
+    content = (
+        digest_of_folder(Path(path))
+        if local
+        else (path, getattr(config, "_commit_hash", None), config.to_json_string())
+    )
     facts = (FORMAT, content, [repr(part) for part in change], transformers.__version__, openvino.__version__)
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     kind = "-".join(["openvino", *(type(part).__name__.lower() for part in change)])
