@@ -7,6 +7,7 @@ print(decodery.decode(model, "The capital of France is", draft="recycling").text
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from decodery.core import former
 if TYPE_CHECKING:
     from decodery.core.errors import DecoderyError
     from decodery.draft.lib.memory import load_memory, save_memory
-    from decodery.model.load import load, resolve
     from decodery.model.model import Model
+    from decodery.model.resolve import resolve
     from decodery.run.answer import Output, Stream, decode, stream
+    from decodery.run.load import load
     from decodery.run.recipe import Recipe
 
 __version__ = "0.1.0"
@@ -40,8 +42,8 @@ _HOMES = {
     "stream": "decodery.run.answer",
     "Output": "decodery.run.answer",
     "Stream": "decodery.run.answer",
-    "load": "decodery.model.load",
-    "resolve": "decodery.model.load",
+    "load": "decodery.run.load",
+    "resolve": "decodery.model.resolve",
     "Model": "decodery.model.model",
     "load_memory": "decodery.draft.lib.memory",
     "save_memory": "decodery.draft.lib.memory",
@@ -51,6 +53,7 @@ _HOMES = {
 
 
 former.install()
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the library never prints; its user chooses
 
 
 def __getattr__(name: str) -> Any:

@@ -91,7 +91,7 @@ def test_calls_of_layers() -> None:
 def test_load_takes_the_backend_that_can(tmp_path: Path) -> None:
     NETWORK.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    loaded = decodery.load(str(tmp_path), backend="auto", layer_speedup=SPEEDUP)
+    loaded = decodery.load(str(tmp_path), backend="auto", change=f"layer-speedup:{SPEEDUP}")
     assert decodery.decode(loaded, PROMPTS[0], **OPTIONS).tokens == by_hand(PROMPTS[0])
 
 

@@ -100,12 +100,20 @@ def test_bench(tiny: str, tmp_path: Path) -> None:
 
 def test_list_and_show() -> None:
     rows = json.loads(call("list", "--json").stdout)
-    assert {row["role"] for row in rows} == {"draft", "verify", "guide", "constrain", "search"}
+    assert {row["role"] for row in rows} == {"draft", "verify", "guide", "constrain", "search", "change"}
     assert "recycling" in call("list", "draft").stdout
     shown = call("show", "recycling").stdout
     assert "template: str = 'small'" in shown
     assert "recycling.py" in shown
     assert "guide part top-p" in call("show", "guide/top-p").stdout
+
+
+def test_changes_and_what_the_library_logs(tiny: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("decodery.model.load._no_openvino", lambda *_: "it is not installed")
+    call_of = ("run", "w5 w9", "-m", tiny, "-n", "4", "--backend", "auto")
+    assert "for OpenVINO cannot be used: it is not installed" in call(*call_of).stderr
+    assert "lossy" in call(*call_of, "--change", "int8").stderr
+    assert "no change part is called 'int9'" in call(*call_of, "--change", "int9", code=2).stderr
 
 
 def test_trace_is_written(tiny: str, tmp_path: Path) -> None:
@@ -212,7 +220,7 @@ def test_interrupt_stops_the_answer_not_the_chat(tiny: str, monkeypatch: Any) ->
         (["run", " ", "-m", "TINY"], "the prompt is empty"),
         (["run", "w5 " * 200, "-m", "TINY"], "the model's context is 96"),
         (["run", "w5", "-m", "TINY", "--constrain", "regex:a"], "llguidance cannot read this one"),
-        (["run", "w5", "-m", "TINY", "--dtype", "float99"], "dtype 'float99' is unknown"),
+        (["run", "w5", "-m", "TINY", "--dtype", "float99"], "dtype float99 cannot be computed in"),
         (["list", "nonsense"], "there is no role"),
         (["show", "nonsense"], "no draft part is called"),
         (["compare", "x", "-d", ",", "-m", "TINY"], "name drafters"),

@@ -85,7 +85,11 @@ def same(ours: Tensor, theirs: Tensor) -> None:
 def face(text: dict[str, list[int]] | None = None, eos: Sequence[int] = (), vocab: int = V) -> Model:
     """As much of a model as a guide asks for."""
     words = text or {}
-    return cast(Model, SimpleNamespace(vocab=vocab, eos=frozenset(eos), encode=lambda t: list(words.get(t, []))))
+
+    def encode(text: str) -> list[int]:
+        return list(words.get(text, []))
+
+    return cast(Model, SimpleNamespace(vocab=vocab, eos=frozenset(eos), encode=encode, pieces=encode))
 
 
 PAIRS: dict[str, tuple[Guide, Reference]] = {
@@ -334,12 +338,6 @@ def test_bias_by_text() -> None:
     for outside in (-1, V):
         with pytest.raises(ValueError, match=f"outside the vocabulary, 0 to {V - 1}"):
             LogitBias({outside: 1.0}).bind(model)
-
-
-def test_bias_by_text_where_the_tokenizer_begins_every_text_with_a_special_token() -> None:
-    model = face({"": [1], " yes": [1, 7]})
-    ours = guided(LogitBias({" yes": 2.0}).bind(model), Rows(torch.zeros(1, V), (0,)))
-    assert ours.nonzero().tolist() == [[0, 7]]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

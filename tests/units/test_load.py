@@ -14,7 +14,8 @@ import torch
 
 import decodery
 from decodery.core.errors import BadModel
-from decodery.model import load as loading
+from decodery.model import gguf
+from decodery.model.resolve import demo_file, resolve
 
 from ..hf.test_decode import tokenizer
 from ..hf.tiny import network, truth
@@ -91,8 +92,8 @@ def _slow(gguf: Path, target: Path) -> None:
 
 
 def _resolve(path: Path) -> None:
-    loading._convert = _slow
-    assert (loading.resolve(path) / "config.json").read_text() == "{}"
+    gguf._convert = _slow
+    assert (resolve(path) / "config.json").read_text() == "{}"
 
 
 def test_two_processes_convert_once(tmp_path: Path, cache: Path) -> None:
@@ -116,8 +117,8 @@ def test_a_killed_conversion_is_started_again(tmp_path: Path, cache: Path, monke
     os.kill(worker.pid or 0, signal.SIGKILL)
     worker.join()
     assert list(cache.glob("*.partial"))
-    monkeypatch.setattr(loading, "_convert", _slow)
-    assert (loading.resolve(path) / "config.json").read_text() == "{}"
+    monkeypatch.setattr(gguf, "_convert", _slow)
+    assert (resolve(path) / "config.json").read_text() == "{}"
     assert not list(cache.glob("*.partial"))
 
 
@@ -129,7 +130,7 @@ def test_the_demo_model_is_a_plain_directory(cache: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     try:
-        loading.demo_file()
+        demo_file()
     except BadModel as error:
         pytest.skip(str(error))
     folder = decodery.resolve("smollm2")

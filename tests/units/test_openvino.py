@@ -36,7 +36,7 @@ def test_the_same_answers_from_one_conversion(folder: Path, tmp_path: Path, monk
         assert [output.tokens for output in outputs] == [plain("llama", prompt) for prompt in PROMPTS]
     long = decodery.decode(model, PROMPTS[0], draft="jacobi:window=12", max_new_tokens=60, ignore_eos=True)
     assert long.tokens == plain("llama", PROMPTS[0], 60), "dead slots were compacted on the way"
-    monkeypatch.setattr("decodery.model.openvino.backend.convert", lambda *_: pytest.fail("converted twice"))
+    monkeypatch.setattr("decodery.model.openvino.convert.convert", lambda *_: pytest.fail("converted twice"))
     again = decodery.load(folder, backend="auto")
     assert again.backend == "openvino"
     assert decodery.decode(again, PROMPTS[0], **OPTIONS).tokens == plain("llama", PROMPTS[0])
@@ -46,7 +46,7 @@ def test_the_same_answers_from_one_conversion(folder: Path, tmp_path: Path, monk
 def test_eight_bits_are_one_model_on_every_backend(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
     monkeypatch.setattr("decodery.change.int8.LEAST", 256)
-    torch_model, graph = (decodery.load(folder, dtype="int8", backend=name) for name in ("torch", "openvino"))
+    torch_model, graph = (decodery.load(folder, change="int8", backend=name) for name in ("torch", "openvino"))
     for prompt in PROMPTS:
         ours, theirs = (decodery.decode(model, prompt, draft="recycling", **OPTIONS) for model in (graph, torch_model))
         assert ours.tokens == theirs.tokens
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path, monkeypatch: A
 
 def test_a_graph_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
-    monkeypatch.setattr("decodery.model.openvino.backend.check", lambda *_: "logits differ by 9")
+    monkeypatch.setattr("decodery.model.openvino.convert.check", lambda *_: "logits differ by 9")
     with pytest.raises(BadModel, match="logits differ by 9"):
         decodery.load(folder, backend="openvino")
     assert decodery.load(folder, backend="auto").backend == "torch"

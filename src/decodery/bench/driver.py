@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from decodery.bench.grade import grade
 from decodery.bench.runners import PLAIN, Runner, Told
 from decodery.bench.suites import Task
 from decodery.core.errors import BadPrompt, DecoderyError
+from decodery.core.files import write_whole
 from decodery.model.model import Model
 
 
@@ -120,14 +120,14 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         told = self.folder / "run.json"
         if not told.exists():
-            write(told, json.dumps(self.header, indent=1))
+            write_whole(told, json.dumps(self.header, indent=1))
         elif (before := json.loads(told.read_text())["config"]) != self.header["config"]:
             differs = [key for key in before if before[key] != self.header["config"].get(key)]
             raise DecoderyError(
                 f"{self.folder} holds another run (its {', '.join(differs)} differ); give another --report folder"
             )
         found = read(self.folder)
-        write(self.folder / "records.jsonl", "".join(_line(record) for record in found))  # drops a torn last line
+        write_whole(self.folder / "records.jsonl", "".join(_line(record) for record in found))  # drops a torn last line
         return found
 
     def _append(self, record: Record) -> None:
@@ -165,13 +165,6 @@ def read(folder: Path) -> list[Record]:
             fields = json.loads(line)
             found.append(Record(**fields | {"marks": [(s, n) for s, n in fields["marks"]]}))
     return found
-
-
-def write(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _line(record: Record) -> str:

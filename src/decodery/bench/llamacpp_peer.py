@@ -11,8 +11,8 @@ from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 from decodery.bench.runners import Mark, Told
 from decodery.core.errors import DecoderyError
-from decodery.model.load import DEMO, demo_file
 from decodery.model.model import Model
+from decodery.model.resolve import DEMO, demo_file
 
 DRAFTS = 2
 """Draft tokens of prompt lookup: llama-cpp-python's advice for CPUs."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
 import openvino_genai as genai
-from filelock import FileLock
 from openvino import opset13 as ops
 from transformers import AutoConfig
 
 from decodery.bench.runners import Mark, Told
 from decodery.core.errors import DecoderyError
-from decodery.model.diskcache import cache_dir
-from decodery.model.load import load, resolve
+from decodery.core.files import make_once
+from decodery.model.load import load
 from decodery.model.model import Model
-from decodery.model.openvino.backend import folder_of
+from decodery.model.openvino.convert import folder_of
+from decodery.model.resolve import resolve
 
 DRAFTS, NGRAM = 5, 3
 """Prompt lookup as in OpenVINO GenAI's own sample."""
@@ -70,23 +68,16 @@ def _exported(spec: str, model: Model) -> Path:
     if not Path(source).is_dir():
         raise DecoderyError(f"openvino: {spec} is no local model")
     load(spec, backend="openvino")
-    ours = folder_of(str(source), AutoConfig.from_pretrained(source), cache_dir())
-    folder = ours.with_name(f"{ours.name}-genai")
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
-            try:
-                openvino.save_model(
-                    plain_graph(ours / "model.xml"), partial / "openvino_model.xml", compress_to_fp16=False
-                )
-                _save_tokenizer(model, partial)
-                for file in ("config.json", "generation_config.json"):
-                    if (Path(source) / file).exists():
-                        shutil.copy(Path(source) / file, partial)
-                os.replace(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    ours = folder_of(str(source), AutoConfig.from_pretrained(source))
+
+    def build(folder: Path) -> None:
+        openvino.save_model(plain_graph(ours / "model.xml"), folder / "openvino_model.xml", compress_to_fp16=False)
+        _save_tokenizer(model, folder)
+        for file in ("config.json", "generation_config.json"):
+            if (Path(source) / file).exists():
+                shutil.copy(Path(source) / file, folder)
+
+    return make_once(ours.with_name(f"{ours.name}-genai"), build)
 
 
 def _save_tokenizer(model: Model, folder: Path) -> None:

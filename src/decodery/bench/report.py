@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from decodery.bench import plots
-from decodery.bench.driver import read, write
+from decodery.bench.driver import read
 from decodery.bench.figures import Figures, figures
 from decodery.bench.runners import PLAIN
+from decodery.core.files import write_whole
 
 NOTES = (
     "Decoding of the same prompt tokens, greedy unless guides are named, every runner in turn on every prompt, in one process. "
@@ -47,16 +48,16 @@ def publish(folder: Path) -> list[Figures]:
     if run["footprints"]:
         tables["Load and memory"] = footprints(run["footprints"])
     for name, picture in pictures.items():
-        partial = folder / f".{name}.partial"
-        partial.write_bytes(plots.png(picture))
-        partial.replace(folder / f"{name}.png")
-    write(folder / "summary.json", json.dumps([row.as_dict() for row in rows], indent=1))
+        write_whole(folder / f"{name}.png", plots.png(picture))
+    write_whole(folder / "summary.json", json.dumps([row.as_dict() for row in rows], indent=1))
     missing = _missing(run, rows)
-    write(
+    write_whole(
         folder / "summary.md",
         missing + "\n".join(f"## {title}\n\n{markdown(table)}" for title, table in tables.items()),
     )
-    write(folder / "report.html", _page(run, missing, tables, [plots.svg(picture) for picture in pictures.values()]))
+    write_whole(
+        folder / "report.html", _page(run, missing, tables, [plots.svg(picture) for picture in pictures.values()])
+    )
     return rows
 
 

@@ -10,8 +10,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from decodery.bench.runners import Mark, Told
 from decodery.core.errors import DecoderyError
-from decodery.model.load import resolve
 from decodery.model.model import Model
+from decodery.model.resolve import resolve
 
 LOOKUP = 10
 """Draft tokens of prompt lookup, as in transformers' documentation."""

@@ -1,20 +1,38 @@
-"""Weights in 8 bits: each row of a matrix as int8 and one float scale.
-
-Rounding changes the model, decoding does not change it further: every backend decodes exactly the model of rounded weights.
-"""
+"""Weights in 8 bits: each row of a matrix as int8 and one float scale."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from decodery.core.values import Tensor
+from decodery.model.change import Change
 
 LEAST = 1 << 12
 """Matrices with fewer numbers stay as they are."""
+
+
+@dataclass(frozen=True)
+class Int8(Change):
+    """Rounds the matrices to 8 bits a number: another, slightly worse model, computed in float32.
+
+    Each row of a matrix becomes int8 codes and one scale. Every backend decodes exactly the model of rounded weights.
+    OpenVINO keeps the codes, in a quarter of the memory; torch keeps floats and gains nothing.
+    """
+
+    weights = True
+    dtype = torch.float32
+
+    def network(self, network: PreTrainedModel) -> None:
+        round_weights(network)
+
+    def graph(self, graph: Any) -> None:
+        encode_graph(graph)
 
 
 @torch.no_grad()
@@ -30,8 +48,11 @@ def round_weights(network: nn.Module) -> None:
 
 
 def encode(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """``[rows, columns]`` -> int8 codes of that shape and scales ``[rows, 1]``; rounded weights are met to one float ulp."""
-    scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    """``[rows, columns]`` -> int8 codes of that shape and float scales ``[rows, 1]``.
+
+    Weights that were rounded before are met to one float ulp.
+    """
+    scale = weight.abs().amax(1, keepdim=True).float().clamp_min(1e-12) / 127
     return (weight / scale).round().to(torch.int8), scale
 
 

@@ -15,12 +15,12 @@ from rich.table import Table
 
 from decodery.cli.common import (
     BACKEND,
+    CHANGE,
     CONSTRAIN,
     DRAFT,
     DTYPE,
     GUIDE,
     JSON,
-    LAYER_SPEEDUP,
     MEMORY,
     MODEL,
     PLAN,
@@ -63,7 +63,7 @@ def run(
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
     backend: BACKEND = "torch",
-    layer_speedup: LAYER_SPEEDUP = 1,
+    change: CHANGE = [],  # noqa: B006
     show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Write a page that shows every step.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
@@ -80,7 +80,7 @@ def run(
         if trace is not None and not trace.absolute().parent.is_dir():
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
         parts = recipe_of(recipe, draft, verify, guide, constrain, search, temperature)
-        loaded = load_model(model, dtype, backend, layer_speedup)
+        loaded = load_model(model, dtype, backend, change)
         text = sys.stdin.read() if prompt == "-" else prompt
         last.enter_context(remembered(parts.draft, loaded, memory))
         pieces = stream(
@@ -131,7 +131,7 @@ def chat(
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
     backend: BACKEND = "torch",
-    layer_speedup: LAYER_SPEEDUP = 1,
+    change: CHANGE = [],  # noqa: B006
     show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
     memory: MEMORY = None,
     quiet: QUIET = False,
@@ -142,7 +142,7 @@ def chat(
         from decodery.draft.lib.memory import remembered
 
         parts = recipe_of(None, draft, verify, guide, "none", "", temperature)
-        loaded = load_model(model, dtype, backend, layer_speedup)
+        loaded = load_model(model, dtype, backend, change)
         with remembered(parts.draft, loaded, memory):
             Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show).loop()
 
@@ -161,13 +161,14 @@ def compare(
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
     backend: BACKEND = "torch",
+    change: CHANGE = [],  # noqa: B006
     as_json: JSON = False,
 ) -> None:
     """Decode one prompt with several drafters, greedily, and compare: speed, tokens per forward, identical to plain?"""
     with errors():
         from decodery.inspect.compare import compare_drafts
 
-        loaded = load_model(model, dtype, backend)
+        loaded = load_model(model, dtype, backend, change)
         text = sys.stdin.read() if prompt == "-" else prompt
         results = compare_drafts(loaded, conversation(loaded, text, system, raw), draft, max_new_tokens, rounds, plan)
         if as_json:

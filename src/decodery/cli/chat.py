@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from decodery.core.errors import DecoderyError
+from decodery.core.files import write_whole
 from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.run.answer import Piece, stream
@@ -142,11 +142,8 @@ class Chat:
 
         if not file:
             raise DecoderyError("/save needs a file name")
-        path = Path(file).expanduser()
-        partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_text(json.dumps(self.messages, indent=1, ensure_ascii=False))
-            partial.replace(path)
+            write_whole(file, json.dumps(self.messages, indent=1, ensure_ascii=False))
         except OSError as error:
-            raise DecoderyError(f"cannot write {path}: {error}") from error
-        self.out.print(f"[dim]saved {len(self.messages)} messages to {escape(str(path))}[/dim]")
+            raise DecoderyError(f"the conversation is not saved: {error}") from error
+        self.out.print(f"[dim]saved {len(self.messages)} messages to {escape(file)}[/dim]")

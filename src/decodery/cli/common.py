@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -39,12 +40,13 @@ STOP = Annotated[list[str], typer.Option(help="Stop string; may be given several
 SEED = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
 RAW = Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")]
 SYSTEM = Annotated[str, typer.Option(help="System message.")]
-DTYPE = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (weights rounded to 8 bits).")]
+DTYPE = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 BACKEND = Annotated[
     str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
 ]
-LAYER_SPEEDUP = Annotated[
-    int, typer.Option(help="Above 1: new tokens go through one layer in so many. Another, worse model: lossy.")
+CHANGE = Annotated[
+    list[str],
+    typer.Option(help="Make another model of it, e.g. int8 or layer-speedup:2; may be given several times."),
 ]
 PLAN = Annotated[str, typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all).")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -56,7 +58,19 @@ QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
 
 
 COMMANDS_WITH_DEFAULTS = ("run", "chat", "compare", "profile", "bench", "index", "doctor")
-DEFAULTS = {"backend", "constrain", "draft", "dtype", "guide", "max_new_tokens", "model", "search", "system", "verify"}
+DEFAULTS = {
+    "backend",
+    "change",
+    "constrain",
+    "draft",
+    "dtype",
+    "guide",
+    "max_new_tokens",
+    "model",
+    "search",
+    "system",
+    "verify",
+}
 """What a configuration file may set."""
 
 tracebacks = False
@@ -73,6 +87,7 @@ def main_options(
     """One decoding engine: choose how tokens are chosen."""
     global tracebacks
     tracebacks = debug
+    tell()
     path = config or Path(typer.get_app_dir("decodery")) / "config.yaml"
     with errors():
         if config is not None and not path.is_file():
@@ -106,12 +121,12 @@ def recipe_of(
     return Recipe.of(draft, verify or None, guides, constrain, search or None)
 
 
-def load_model(spec: str, dtype: str, backend: str, layer_speedup: int = 1) -> Any:
+def load_model(spec: str, dtype: str, backend: str, change: Sequence[str] = ()) -> Any:
     """A loaded model."""
     silence()
-    from decodery.model.load import load
+    from decodery.run.load import load
 
-    return load(spec, dtype=dtype, backend=backend, layer_speedup=layer_speedup)
+    return load(spec, dtype=dtype, backend=backend, change=change)
 
 
 def text_of(spec: str) -> Any:
@@ -125,10 +140,25 @@ def text_of(spec: str) -> Any:
 def silence() -> None:
     """No progress bars and warnings of transformers between the lines."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
+    from transformers.utils import logging as theirs
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    theirs.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+class Told(logging.Handler):
+    """Shows what the library logs, such as that it converts a model, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(f"[dim]{escape(record.getMessage())}[/dim]")
+
+
+def tell() -> None:
+    """Show the library's log from INFO upwards."""
+    library = logging.getLogger("decodery")
+    library.setLevel(logging.INFO)
+    if not any(isinstance(handler, Told) for handler in library.handlers):
+        library.addHandler(Told())
 
 
 def conversation(model: Any, text: str, system: str, raw: bool) -> Any:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from decodery.cli.common import (
     BACKEND,
+    CHANGE,
     CONSTRAIN,
     DRAFT,
     DTYPE,
@@ -49,6 +50,7 @@ def profile(
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
     backend: BACKEND = "torch",
+    change: CHANGE = [],  # noqa: B006
     plan: PLAN = "off",
     as_json: JSON = False,
 ) -> None:
@@ -58,7 +60,7 @@ def profile(
         from decodery.inspect.profile import profile as measure
 
         parts = recipe_of(None, draft, verify, guide, constrain, "", temperature)
-        loaded = load_model(model, dtype, backend)
+        loaded = load_model(model, dtype, backend, change)
         text = sys.stdin.read() if prompt == "-" else prompt
         found = measure(loaded, conversation(loaded, text, system, raw), parts, max_new_tokens, plan)
         if as_json:
@@ -74,7 +76,13 @@ def profile(
 
 
 @app.command()
-def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", backend: BACKEND = "auto", as_json: JSON = False) -> None:
+def doctor(
+    model: MODEL = "smollm2",
+    dtype: DTYPE = "auto",
+    backend: BACKEND = "auto",
+    change: CHANGE = [],  # noqa: B006
+    as_json: JSON = False,
+) -> None:
     """What this machine and this model can do, and what a forward costs; with --backend auto on every backend."""
     with errors():
         from decodery.core.errors import BadModel
@@ -83,7 +91,7 @@ def doctor(model: MODEL = "smollm2", dtype: DTYPE = "auto", backend: BACKEND = "
         models = {}
         for name in ("torch", "openvino") if backend == "auto" else (backend,):
             try:
-                models[name] = load_model(model, dtype, name)
+                models[name] = load_model(model, dtype, name, change)
             except BadModel as error:
                 if name == "torch" or backend != "auto":
                     raise

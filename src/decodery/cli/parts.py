@@ -15,7 +15,9 @@ from decodery.core.errors import DecoderyError
 
 @app.command("list")
 def list_parts(
-    role: Annotated[str, typer.Argument(help="draft, verify, guide, constrain or search; all if left out.")] = "",
+    role: Annotated[
+        str, typer.Argument(help="draft, verify, guide, constrain, search or change; all if left out.")
+    ] = "",
     as_json: JSON = False,
 ) -> None:
     """The parts there are: name, paper, lossless or not, what they need."""

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from decodery.cli.common import (
     BACKEND,
+    CHANGE,
     DTYPE,
     JSON,
     MODEL,
@@ -65,6 +66,7 @@ def fit_tree(
     system: SYSTEM = "",
     dtype: DTYPE = "auto",
     backend: BACKEND = "torch",
+    change: CHANGE = [],  # noqa: B006
     as_json: JSON = False,
 ) -> None:
     """Fit the tree of Token Recycling to a model and prompts, for --draft recycling:template=FILE.json."""
@@ -73,7 +75,7 @@ def fit_tree(
         from decodery.inspect.fit_template import fit
 
         tasks = tasks_of(prompts, None, limit) if prompts in FILES else tasks_of("prompts", Path(prompts), limit)
-        loaded = load_model(model, dtype, backend)
+        loaded = load_model(model, dtype, backend, change)
         messages = [conversation(loaded, task.turns[0], system, raw) for task in tasks]
         notes = fit(loaded, messages, output, nodes, widest, max_new_tokens, source=prompts)
         if as_json:

@@ -45,6 +45,9 @@ class Model(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
+    def pieces(self, text: str) -> list[int]:
+        """Tokens of a piece of a longer text: no special token is added."""
+
     def fingerprint(self) -> str:
         """Tells tokenizers apart: where it is equal, token ids mean the same."""
 

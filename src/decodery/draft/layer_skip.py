@@ -22,7 +22,7 @@ class LayerSkip(Thinned):
     not of the decoding). ``length``: levels. ``width``: children of each node on the first level, one below. The prompt
     goes through all layers. Training the network for its set, as the paper does, is left to others; without it, few
     models bear a speedup of 2. The cache is the target's own: a draft takes the slots of its tree and no other memory.
-    The same layers as a model of its own, which is not lossless: ``load(..., layer_speedup=2)``.
+    The same layers as a model of its own, which is not lossless: ``load(..., change="layer-speedup:2")``.
     """
 
     paper = "Accelerating Inference in LLMs with a Unified Layer Skipping Strategy (Liu et al. 2024)"

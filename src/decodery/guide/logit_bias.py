@@ -41,7 +41,7 @@ class LogitBias(Guide):
 
 
 def _single(text: str, model: Model) -> int:
-    tokens = model.encode(text)[len(model.encode("")) :]  # without the special tokens put before any text
+    tokens = model.pieces(text)
     if len(tokens) != 1:
         raise ValueError(f"logit-bias: {text!r} is {len(tokens)} tokens here, {tokens}; name single tokens or ids")
     return tokens[0]

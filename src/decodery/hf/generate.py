@@ -30,6 +30,7 @@ from decodery.guide.temperature import Temperature
 from decodery.hf.answer import Answer
 from decodery.hf.checks import prompts_of, refuse, refuse_with_beams
 from decodery.hf.row import Place, Row
+from decodery.model.load import load
 from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.model.turn import forward
@@ -176,7 +177,7 @@ class Kept:
     """A wrapped model, kept on its network so that both go together; copies and pickles of the network leave it out."""
 
     def __init__(self, network: Any) -> None:
-        self.model = Model(network, None)
+        self.model = Model(network, None, loader=load)
 
     def __reduce__(self) -> Any:
         return type(None), ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from decodery.core.errors import DecoderyError
+from decodery.core.files import write_whole
 from decodery.core.stats import Stats
 from decodery.core.step import Step
 from decodery.core.text import Text, TextStream
@@ -60,17 +60,10 @@ class Recorder:
 
     def write(self, path: str | Path, stats: Stats, text: str) -> None:
         """Write the page, all of it or nothing. Raises ``DecoderyError`` where that is not possible."""
-        page, place = self.page(stats, text), Path(path).resolve()
-        if place.exists() and not place.is_file():
-            raise DecoderyError(f"cannot write the trace to {path}: it exists and is not a file")
-        fresh = place.with_name(f".{place.name}.{os.getpid()}")
         try:
-            fresh.write_text(page, "utf-8")
-            os.replace(fresh, place)
+            write_whole(path, self.page(stats, text))
         except OSError as error:
-            raise DecoderyError(f"cannot write the trace to {path}: {error.strerror or error}") from error
-        finally:
-            fresh.unlink(missing_ok=True)
+            raise DecoderyError(f"the trace is not written: {error}") from error
 
     def _word(self, token: int) -> str:
         """How a token is shown by itself."""

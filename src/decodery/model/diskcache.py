@@ -1,4 +1,4 @@
-"""Small measurements kept in the cache folder, so that the next start need not repeat them."""
+"""What is kept in the cache folder, so that the next start need not do it again: converted models, measurements, digests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,11 @@ from typing import Any
 
 import platformdirs
 import torch
+
+from decodery.core.files import write_whole
+
+RECENT = 2_000_000_000
+"""Nanoseconds for which a file counts as just written: a change soon after may leave it with the same time stamps."""
 
 
 def cache_dir() -> Path:
@@ -23,16 +29,45 @@ def cache_dir() -> Path:
 def kept(kind: str, facts: object, measure: Callable[[], Any]) -> Any:
     """What ``measure`` gives (JSON), from an earlier start where machine, threads, torch and ``facts`` were the same.
 
-    A folder that cannot be written is no hindrance: it is measured anew then.
+    Where the cache folder cannot be written, ``measure`` is called at every start.
     """
     machine = (platform.node(), os.cpu_count(), torch.get_num_threads(), torch.__version__)
-    path = cache_dir() / kind / f"{hashlib.sha256(repr((machine, facts)).encode()).hexdigest()[:16]}.json"
+    return _kept(kind, (machine, facts), measure)
+
+
+def digest(path: Path) -> str:
+    """A digest of the whole file; computed anew only where its path, size, times or inode are others than before."""
+
+    def compute() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    state = path.stat()
+    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) < RECENT:
+        return compute()
+    facts = (str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev)
+    return str(_kept("digests", facts, compute))
+
+
+def digest_of_folder(folder: Path) -> str:
+    """A digest of all files in a model's folder: weights of any kind, configurations, tokenizer, code.
+
+    Folders inside are left out, unless an index of weights names files in them.
+    """
+    files = {file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")}
+    for index in folder.glob("*.index.json"):
+        with suppress(OSError, ValueError, KeyError, AttributeError):
+            files |= {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
+    facts = [(str(file.relative_to(folder)), digest(file)) for file in sorted(files) if file.is_file()]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _kept(kind: str, facts: object, make: Callable[[], Any]) -> Any:
+    path = cache_dir() / kind / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError):
         return json.loads(path.read_text())
-    found = measure()
+    found = make()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(found))
-        partial.replace(path)
+        write_whole(path, json.dumps(found))
     return found

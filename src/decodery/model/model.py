@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from decodery.core.tree import ROOT
 from decodery.core.values import Cap, Tensor
 from decodery.model.arena import Arena, Feed
 from decodery.model.probe import Ability, examine, vocabulary_of
+from decodery.model.prompt import ids_of, is_conversation, sound, text_of
 from decodery.model.session import Session
 from decodery.model.torch.fast import Choice, Shape, fast
 from decodery.model.variant import PLAIN, through
@@ -31,11 +32,12 @@ class Model:
         network: the transformers model; without weights (device "meta") where another backend runs it.
         backend: what runs it.
         linear: how the Linear layers of each shape are computed, where that was chosen (``hasten``).
-        memory: what the planner keeps from one request to the next: costs of a forward, acceptance rates.
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
-        eos: token ids that end an answer, from the generation config, the config and the tokenizer.
+        eos: token ids that end an answer: those of the generation config, as in ``generate`` of transformers; where it
+            names none of the vocabulary, those of the config, and else the tokenizer's.
         context: how many tokens it takes.
         variant: how new tokens are run, where it is not the whole network (``change/layer_speedup.py``).
+        lossless: whether its answers are those of the model as it was loaded; a lossy ``change`` makes it False.
         can: what the probe found it able to do; ``missing`` says why not the rest.
     """
 
@@ -47,18 +49,22 @@ class Model:
         *,
         backend: str = "torch",
         ability: Ability | None = None,
+        loader: Callable[..., Model] | None = None,
     ) -> None:
         self.network = network
-        self.memory: dict[Hashable, Any] = {}
         self.backend = backend
         self.linear: dict[Shape, Choice] = {}
         self.variant = PLAIN
+        self.lossless = True
+        self._loader = loader
         if ability is not None:
             self.ability = ability
         self.name = name or type(network).__name__
         self.vocab = vocabulary_of(network)
         self.tokenizer = tokenizer
-        self.eos = _eos(network, tokenizer)
+        self._rows = min(self.vocab, _embedded(network))
+        """Token ids below this one have both a logit and an embedding."""
+        self.eos = _eos(network, tokenizer, self.vocab)
 
     def hasten(self) -> None:
         """Compute the network's Linear layers in the fastest way found here, for as long as this object lives."""
@@ -70,7 +76,8 @@ class Model:
         """Text in and out."""
         if self.tokenizer is None:
             raise BadModel(
-                f"{self.name} has no tokenizer: give token ids instead of text, or the tokenizer with the model"
+                f"{self.name} has no tokenizer, which texts, stop strings and constraints need: give token ids, or load "
+                "the pair (network, tokenizer)"
             )
         return Text(self.tokenizer, self.vocab)
 
@@ -114,19 +121,26 @@ class Model:
         return [Session(arena, prompt, variant=self.variant) for prompt in prompts]
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of plain text."""
-        return self.text.encode(text)
+        """Tokens of plain text, special tokens as the tokenizer adds them."""
+        return self._known(self.text.encode(sound(text))) if text or self.tokenizer is not None else []
+
+    def pieces(self, text: str) -> list[int]:
+        """Tokens of a piece of a longer text: no special token is added."""
+        return self._known(self.text.pieces(sound(text)))
 
     def tokens(self, prompt: Any) -> list[int]:
-        """Tokens of a prompt: a text, a list of token ids, or a conversation (``role`` and ``content`` each)."""
+        """Tokens of a prompt: a text (bytes are read as UTF-8), token ids (whole numbers in a list, an array or a tensor of one row), or a
+        conversation (``role`` and ``content`` each)."""
+        if isinstance(prompt, (bytes, bytearray)):
+            prompt = text_of(prompt)
         if isinstance(prompt, str):
             tokens = self.encode(prompt)
-        elif prompt and all(isinstance(part, dict) for part in prompt):
-            tokens = self.text.chat(prompt)
-        elif all(isinstance(token, int) and 0 <= token < self.vocab for token in prompt):
-            tokens = list(prompt)
+        elif is_conversation(prompt):
+            for message in prompt:
+                sound(str(message.get("content", "")))
+            tokens = self._known(self.text.chat(prompt))
         else:
-            raise BadPrompt(f"a prompt is a text, messages, or token ids below {self.vocab}; this is {_short(prompt)}")
+            tokens = self._known(ids_of(prompt))
         if not tokens:
             raise BadPrompt("the prompt is empty: give at least one token")
         if len(tokens) >= self.context:
@@ -135,7 +149,7 @@ class Model:
 
     def fingerprint(self) -> str:
         """Tells tokenizers apart: where it is equal, token ids mean the same."""
-        return self.text.fingerprint
+        return self.text.fingerprint if self.tokenizer is not None else f"no tokenizer, {self.vocab} tokens"
 
     def matcher_tokenizer(self) -> Any:
         """The tokenizer as llguidance reads it."""
@@ -143,9 +157,7 @@ class Model:
 
     def companion(self, spec: object) -> Model:
         """Another model with the same vocabulary, for drafting or contrast; loaded if it is not a ``Model`` yet."""
-        from decodery.model.load import load
-
-        other = spec if isinstance(spec, Model) else load(spec, **self._like())
+        other = spec if isinstance(spec, Model) else self._loaded(spec)
         mine, theirs = (one.tokenizer and one.tokenizer.get_vocab() for one in (self, other))
         if other.vocab != self.vocab or (mine and theirs and mine != theirs):
             raise PartsClash(
@@ -154,11 +166,25 @@ class Model:
             )
         return other
 
-    def _like(self) -> dict[str, Any]:
-        """The options of ``load`` that give a model beside this one."""
+    def _loaded(self, spec: object) -> Model:
+        """A model loaded like this one: same dtype, device and backend. A network given as it is stays as it is."""
+        if self._loader is None:
+            raise BadModel(f"{self.name} was not made by decodery.load, so {spec!r} must be a loaded Model")
+        if isinstance(spec, tuple):
+            return self._loader(spec)
         device = self.network.device
         place = "cpu" if device.type == "meta" else device
-        return {"dtype": self.network.dtype, "device": place, "backend": self.backend}
+        return self._loader(spec, dtype=self.network.dtype, device=place, backend=self.backend)
+
+    def _known(self, tokens: list[int]) -> list[int]:
+        """The tokens, if the network knows them all. Raises ``BadPrompt``."""
+        if wrong := [token for token in tokens if not 0 <= token < self._rows]:
+            added = self.tokenizer is not None and self._rows <= wrong[0] < len(self.tokenizer)
+            raise BadPrompt(
+                f"token {wrong[0]} is none of the network's, whose ids are 0 to {self._rows - 1}"
+                + "; its tokenizer has more: call network.resize_token_embeddings, or leave that token out" * added
+            )
+        return tokens
 
     def default_layers(self) -> tuple[int, ...]:
         """The outer two thirds: early and late layers matter most."""
@@ -186,13 +212,19 @@ class Model:
         )
 
 
-def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-    found: set[int] = set()
-    for place in (network.generation_config, network.config, tokenizer):
+def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, vocab: int) -> frozenset[int]:
+    for place in (network.generation_config, network.config, network.config.get_text_config(), tokenizer):
         ids = getattr(place, "eos_token_id", None)
-        found |= set(ids) if isinstance(ids, (list, tuple)) else {ids} if ids is not None else set()
-    return frozenset(found)
+        named = ids if isinstance(ids, (list, tuple)) else [ids]
+        if found := frozenset(int(token) for token in named if token is not None and 0 <= token < vocab):
+            return found
+    return frozenset()
 
 
-def _short(prompt: object) -> str:
-    return f"{type(prompt).__name__}: {prompt!r:.60}"
+def _embedded(network: PreTrainedModel) -> int:
+    """How many tokens have an embedding; without limit where the network does not tell."""
+    try:
+        weight: Any = network.get_input_embeddings().weight
+        return len(weight)
+    except (NotImplementedError, AttributeError, TypeError):
+        return 1 << 60

@@ -82,6 +82,9 @@ class ToyModel:
     def encode(self, text: str) -> list[int]:
         return ["abcdefgh".index(letter) for letter in text]
 
+    def pieces(self, text: str) -> list[int]:
+        return self.encode(text)
+
     def fingerprint(self) -> str:
         return f"toy {self.vocab}"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from time import perf_counter
 from typing import Any, NamedTuple, overload
 
@@ -18,7 +19,6 @@ from decodery.core.values import Candidate
 from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.model.turn import forward
-from decodery.model.variant import PLAIN
 from decodery.plan.planner import plans
 from decodery.run.build import build
 from decodery.run.crew import Crew, Failed
@@ -149,7 +149,7 @@ class _Driver:
 
     def _open(self, output: Output, session: Session) -> None:
         output.stats.prompt_tokens = len(session.tokens)
-        output.stats.lossless = self._built.lossless and self._model.variant == PLAIN
+        output.stats.lossless = self._built.lossless and self._model.lossless
         if self._request.logprobs is not None:
             output.logprobs = []
 
@@ -199,7 +199,9 @@ class _Driver:
             max_new_tokens=request.max_new_tokens,
             context=self._model.context,
             time_limit=request.time_limit,
-            text=TextStream(self._model.text, request.stop),
+            text=TextStream(self._model.text, request.stop)
+            if self._model.tokenizer is not None or request.stop
+            else None,
         )
 
 
@@ -298,7 +300,7 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Any) -
 
 def is_batch(prompt: Any) -> bool:
     """Whether this is a list of prompts rather than one prompt."""
-    return isinstance(prompt, (list, tuple)) and bool(prompt) and not isinstance(prompt[0], (int, dict))
+    return isinstance(prompt, (list, tuple)) and bool(prompt) and not isinstance(prompt[0], (Integral, Mapping))
 
 
 def logprobs(step: Step, top: int) -> list[Chosen]:

@@ -71,6 +71,10 @@ ROLES: dict[str, dict[str, str]] = {
     "search": {
         "beam": "decodery.search.beam:Beam",
     },
+    "change": {
+        "int8": "decodery.change.int8:Int8",
+        "layer-speedup": "decodery.change.layer_speedup:LayerSpeedup",
+    },
 }
 
 

@@ -13,8 +13,6 @@ the name of the part and leaves the others' in place. The size is bounded by wha
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from decodery.core.errors import BadMemory
+from decodery.core.files import write_whole
 from decodery.core.roles import Drafter, Model
 from decodery.core.values import NO_TOKEN, Array
 from decodery.run.registry import name_of
@@ -47,18 +46,9 @@ def save_memory(draft: Drafter, model: Model, path: str | Path) -> int:
     header = {"decodery-memory": FORMAT, "tokenizer": model.fingerprint(), "crc32": str(_checksum(kept))}
     data = save(kept, metadata=header)
     try:
-        handle, partial = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.absolute().parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(handle)
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        write_whole(path, data)
     except OSError as error:
-        raise BadMemory(f"cannot write the memory {path}: {error}") from error
+        raise BadMemory(f"the memory is not kept: {error}") from error
     return len(data)
 
 

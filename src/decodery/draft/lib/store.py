@@ -8,8 +8,6 @@ tokens that begin there. It takes 8 bytes a token on disk and next to nothing in
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decodery.core.errors import BadStore, PartsClash
+from decodery.core.files import write_folder
 from decodery.core.roles import Model
 from decodery.core.tree import ROOT, TokenTree
 
@@ -93,19 +92,18 @@ class Store:
         """Write the store to a new directory, whole or not at all; ``notes`` go into its meta.json."""
         path = Path(path).expanduser().absolute()
         _check(path)
-        partial = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent))
         try:
-            folder = partial / "store"  # with usual permissions, which a temporary folder has not
-            folder.mkdir()
-            files = {"tokens.bin": self.tokens, "suffixes.bin": self.suffixes}
-            for name, array in files.items():
-                array.tofile(folder / name)
-            sums = {name: zlib.crc32(array.data) for name, array in files.items()}
-            meta = {"format": FORMAT, "tokens": len(self), "tokenizer": self.fingerprint, "crc32": sums, **notes}
-            (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-            folder.rename(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            write_folder(path, lambda folder: self._fill(folder, notes))
+        except OSError as error:
+            raise BadStore(f"the datastore is not written: {error}") from error
+
+    def _fill(self, folder: Path, notes: dict[str, Any]) -> None:
+        files = {"tokens.bin": self.tokens, "suffixes.bin": self.suffixes}
+        for name, array in files.items():
+            array.tofile(folder / name)
+        sums = {name: zlib.crc32(array.data) for name, array in files.items()}
+        meta = {"format": FORMAT, "tokens": len(self), "tokenizer": self.fingerprint, "crc32": sums, **notes}
+        (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
 
     def __len__(self) -> int:
         return len(self.tokens)

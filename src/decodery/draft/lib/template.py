@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from decodery.core.errors import BadTemplate, UnknownPart
+from decodery.core.files import write_whole
 
 RankPath = tuple[int, ...]
 Template = tuple[RankPath, ...]
@@ -92,16 +91,10 @@ def checked(paths: object, k: int, name: str) -> Template:
 def write(path: Path, template: Template, notes: Mapping[str, Any]) -> None:
     """Write a template as JSON, whole or not at all, in place of what was there; ``notes`` say where it is from."""
     writable(path)
-    text = json.dumps({"format": FORMAT, **notes, "template": template}) + "\n"
-    partial = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".partial", dir=path.absolute().parent))
     try:
-        file = partial / "template"  # with usual permissions, which a temporary file has not
-        file.write_text(text)
-        file.replace(path)
+        write_whole(path, json.dumps({"format": FORMAT, **notes, "template": template}) + "\n")
     except OSError as error:
-        raise BadTemplate(f"cannot write the template {path}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise BadTemplate(f"the template is not written: {error}") from error
 
 
 def writable(path: Path) -> None:
