@@ -18,6 +18,10 @@ class Plan:
         """What the planner must know to cut this tree, which took so many seconds; None: it must be forwarded whole."""
         return None
 
+    def fork(self) -> Plan:
+        """The plan of another answer that goes on from here."""
+        return self
+
     def observe(self, step: Step) -> None:
         """Learn from a step."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from decodery.core.step import Step, Verdict
@@ -59,6 +59,10 @@ class Stop:
         tokens = verdict.tokens(tree)
         end = next((count for count, token in enumerate(tokens, 1) if token in self.eos), len(tokens))
         return verdict.cut(min(end, self.max_new_tokens - self.emitted))
+
+    def fork(self) -> Stop:
+        """The end of another answer that goes on from here, under the same limits."""
+        return replace(self, text=self.text.fork() if self.text is not None else None)
 
     def count(self, tokens: Sequence[int]) -> None:
         """These tokens were committed; none means that nothing was allowed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -120,6 +120,10 @@ class TextStream:
     def text(self) -> str:
         """Everything shown so far."""
         return self._known[: self._shown]
+
+    def fork(self) -> TextStream:
+        """The text of another answer that goes on from here."""
+        return replace(self, tokens=list(self.tokens), ends=list(self.ends))
 
     def _extend(self, fresh: str) -> None:
         longest = max(map(len, self.stops), default=0)

@@ -129,8 +129,11 @@ class Model:
         return self._known(self.text.pieces(sound(text)))
 
     def tokens(self, prompt: Any) -> list[int]:
-        """Tokens of a prompt: a text (bytes are read as UTF-8), token ids (whole numbers in a list, an array or a tensor of one row), or a
-        conversation (``role`` and ``content`` each)."""
+        """Tokens of a prompt.
+
+        A prompt is a text (bytes are read as UTF-8), token ids (whole numbers in a list, an array or a tensor of one row),
+        or a conversation (messages with ``role`` and ``content``). Raises ``BadPrompt`` for anything else.
+        """
         if isinstance(prompt, (bytes, bytearray)):
             prompt = text_of(prompt)
         if isinstance(prompt, str):

@@ -102,6 +102,9 @@ class Auto(Plan):
         self._proposed = tree
         return Offer(self.forecast.promises(tree) if _may_cut(tree) else None, self.habits.drafting)
 
+    def fork(self) -> Auto:
+        return Auto(self.costs, Forecast(self.forecast.rates), self.habits, self.most)
+
     def observe(self, step: Step) -> None:
         """Book where the committed tokens went through the proposal, and what asking for it cost and brought."""
         habits = self.habits

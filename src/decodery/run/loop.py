@@ -64,4 +64,4 @@ def launch(built: Built, session: Session, rng: Chooser, stop: Stop, plan: Plan 
 
 def trial(built: Built, session: Session, rng: Chooser, stop: Stop) -> Program:
     """The loop on a fork of a search's session, whose companions it already has."""
-    return speculate(session, replace(built, draft=copy.copy(built.draft)), rng, stop)
+    return speculate(session, replace(built, draft=copy.copy(built.draft), plan=built.plan.fork()), rng, stop)

@@ -39,8 +39,7 @@ class Hypothesis(NamedTuple):
         ends = token in self.stop.eos
         if (state := self.state if ends else constrain.advance(self.state, token)) is None:
             return None
-        text = self.stop.text and replace(self.stop.text, tokens=list(self.stop.text.tokens))
-        stop = replace(self.stop, text=text)
+        stop = self.stop.fork()
         tokens = (*self.tokens, token)
         stop.count([token])
         if (stop.text is not None and stop.text.push(token)) or (stop.judge is not None and stop.judge(tokens)):
