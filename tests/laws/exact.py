@@ -23,6 +23,7 @@ from decodery.run.build import Built
 from decodery.run.loop import speculate, together
 from decodery.run.recipe import Recipe
 from decodery.run.registry import ROLES, find
+from decodery.run.spec import part
 
 PROMPT = (0, 1, 0)
 LENGTH = 2
@@ -31,11 +32,11 @@ Law = dict[tuple[int, ...], float]
 
 def specimens(role: str) -> Iterator[tuple[str, Part]]:
     """Every registered part of a role, under each of its specimen parameters."""
-    for name in ROLES[role]:
+    for name in ROLES[role].parts:
         kind = find(role, name).part
         for parameters in kind.specimens:
             shown = ",".join(f"{k}={v}" for k, v in parameters.items() if isinstance(v, (int, float, str)))
-            yield f"{name}:{shown}" if shown else name, kind(**parameters)
+            yield f"{name}:{shown}" if shown else name, part(role, {name: parameters})
 
 
 def fresh(model: ToyModel, built: Built, prompt: Sequence[int] = PROMPT) -> Session:

@@ -13,7 +13,7 @@ from decodery.core.roles import Part
 from decodery.core.values import Cap, Tensor
 from decodery.model.toy import LanguageModel, ToyModel, table
 from decodery.run.build import build
-from decodery.run.recipe import part
+from decodery.run.spec import part
 
 from .exact import PROMPT, Count, produced, recipe, specimens, variation, wanted
 

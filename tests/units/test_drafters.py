@@ -37,7 +37,8 @@ from decodery.model.session import Session
 from decodery.model.toy import ToyModel, table
 from decodery.run.build import build
 from decodery.run.loop import speculate, together
-from decodery.run.recipe import Recipe, part
+from decodery.run.recipe import Recipe
+from decodery.run.spec import part
 from decodery.verify.residual import Residual
 
 from ..laws.exact import Count, produced, recipe, variation, wanted

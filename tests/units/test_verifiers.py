@@ -25,7 +25,8 @@ from decodery.core.values import Budget, Rows, Scheme, Tensor
 from decodery.guide.temperature import Temperature
 from decodery.model.toy import ToyModel, table
 from decodery.run.build import build
-from decodery.run.recipe import Recipe, part
+from decodery.run.recipe import Recipe
+from decodery.run.spec import part
 from decodery.verify.residual import Residual
 from decodery.verify.spectr import SpecTr, least_rho
 from decodery.verify.typical import Typical

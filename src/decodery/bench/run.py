@@ -23,7 +23,7 @@ from decodery.core.errors import BadModel, DecoderyError
 from decodery.inspect.doctor import machine
 from decodery.model.model import Model
 from decodery.plan.measure import cost_curve
-from decodery.run.recipe import specs
+from decodery.run.spec import specs
 
 SIZES = (1, 2, 4, 8, 16)
 

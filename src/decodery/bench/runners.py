@@ -16,7 +16,7 @@ from decodery.model.model import Model
 from decodery.run.answer import stream
 from decodery.run.build import build
 from decodery.run.recipe import Recipe
-from decodery.run.registry import ROLES
+from decodery.run.registry import names as names_of
 
 PLAIN = "none"
 """The method all others are compared with; its answers are the history of later turns."""
@@ -145,7 +145,7 @@ def methods(
     wanted, left_out = list(names), list[str]()
     if ALL in wanted:
         at = wanted.index(ALL)
-        wanted[at : at + 1] = [_runnable(name, backend, model, left_out) for name in ROLES["draft"]]
+        wanted[at : at + 1] = [_runnable(name, backend, model, left_out) for name in names_of("draft")]
         if any(name.endswith("@torch") for name in wanted):
             wanted.append(f"{PLAIN}@torch")
     found = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,8 +30,9 @@ from decodery.hf.row import Place, Row, Watch
 from decodery.model.model import Model
 from decodery.run.build import Built, build
 from decodery.run.loop import speculate, together
-from decodery.run.recipe import Recipe, Spec
+from decodery.run.recipe import Recipe
 from decodery.run.registry import name_of
+from decodery.run.spec import Spec
 from decodery.search.beam import Beam
 
 GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
@@ -135,8 +136,9 @@ class CustomGenerate:
         draft, guide = [*drafts, self.recipe.draft][0], self.recipe.guide
         if config.num_beams > 1:
             search: Search = Beam(config.num_beams, config.length_penalty, config.early_stopping)
-            return replace(self.recipe, draft=draft, search=search)
-        return replace(self.recipe, draft=draft, guide=(Temperature(), *guide) if config.do_sample else guide)
+            return self.recipe.replace(draft=draft, search=search)
+        draws = config.do_sample and not any(one.samples for one in guide)
+        return self.recipe.replace(draft=draft, guide=(Temperature(), *guide) if draws else guide)
 
 
 def _programs(built: Built, model: Model, rows: Sequence[Row], processors: Sequence[Any]) -> Iterator[Program]:

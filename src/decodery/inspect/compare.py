@@ -11,7 +11,7 @@ from decodery.core.errors import PartsClash
 from decodery.core.stats import Stats
 from decodery.model.model import Model
 from decodery.run.answer import Output, stream
-from decodery.run.recipe import specs
+from decodery.run.spec import specs
 
 TIE = 1e-3
 """Two logits closer than this may change places between a pass of one row and a pass of several (float rounding)."""

@@ -24,7 +24,8 @@ from decodery.plan.measure import calibrated
 from decodery.plan.planner import Auto, Habits, Plan, plan_of
 from decodery.run.build import Built, build
 from decodery.run.loop import speculate, together
-from decodery.run.recipe import Recipe, Spec
+from decodery.run.recipe import Recipe
+from decodery.run.spec import Spec
 
 BUCKETS = (128, 512, 2048, 8192)
 """Prompts up to each of these lengths share the cost of a forward as real steps correct it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,7 +31,7 @@ def build(recipe: Recipe, model: Model) -> Built:
     """Bind a recipe to a model. Raises ``PartsClash`` naming the two that do not fit and why."""
     greedy = not any(guide.samples for guide in recipe.guide)
     verify = recipe.verify or (Greedy() if greedy else Residual())
-    check(dataclasses.replace(recipe, verify=verify), model)
+    check(recipe.replace(verify=verify), model)
     try:
         draft, verify, constrain = recipe.draft.bind(model), verify.bind(model), recipe.constrain.bind(model)
         guides = tuple(guide.bind(model) for guide in recipe.guide)
