@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen
 from pydantic import AllowInfNan, BeforeValidator, Field, Strict
 
 from decodery.core.written import Written, listed, mapped, plain, ranged, resolved
@@ -31,6 +31,8 @@ def readable(hint: Any) -> Any:
         return Annotated[(Any, *marks, BeforeValidator(plain))]
     if inner is str:
         return Annotated[(str, Strict(), *marks)]
+    if origin is Literal and not all(isinstance(one, str) for one in arguments):
+        return Annotated[(inner, *marks, BeforeValidator(resolved))]
     if origin in (typing.Union, types.UnionType):
         members: Any = tuple(readable(one) for one in arguments)
         either: Any = typing.Union[members]  # noqa: UP007
@@ -65,13 +67,14 @@ def shown(hint: Any, name: str = "") -> str:
 
 def bound(name: str, marks: Sequence[Any]) -> str:
     """The bounds among the marks of a hint: ``0 <= p <= 1``."""
+    marks = [one for mark in marks for one in (mark if isinstance(mark, GroupedMetadata) else [mark])]
     low = next((f"{m.ge} <= " if isinstance(m, Ge) else f"{m.gt} < " for m in marks if isinstance(m, (Ge, Gt))), "")
     high = next((f" <= {m.le}" if isinstance(m, Le) else f" < {m.lt}" for m in marks if isinstance(m, (Le, Lt))), "")
     if low and not high:
         number, sign = low.split()
         return f"{name} {'>=' if sign == '<=' else '>'} {number}"
     if not low and not high:
-        return f"a {name} that is not empty" if any(isinstance(mark, MinLen) for mark in marks) else ""
+        return "not empty" if any(isinstance(mark, MinLen) for mark in marks) else ""
     return f"{low}{name}{high}"
 
 

@@ -154,7 +154,7 @@ def _explained(title: str, name: str, hint: Any, value: Any, error: ValidationEr
         if one["type"] == "finite_number":
             return DecoderyError(f"{title} needs a finite {where}, not {came}")
         if one["type"] in ("too_short", "string_too_short"):
-            return DecoderyError(f"{title} needs a {where} that is not empty")
+            return DecoderyError(f"{title}: {where} must not be empty")
         if one["type"] == "value_error":
             return DecoderyError(f"{title}: {where}: {one['ctx']['error']}")
     if choice := next((one["ctx"]["expected"] for one in errors if one["type"] == "literal_error"), ""):

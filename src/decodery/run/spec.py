@@ -50,7 +50,8 @@ def part(role: str, spec: Spec) -> Part:
         raise UnknownPart(f"{role} part {name!r} has no parameter {missed!r}; {has}.{nearest(missed, fields)}")
     for field in fields:
         if field not in parameters and not has_default(kind, field):
-            raise DecoderyError(f"{role} part {name!r} needs {field}=...")
+            article = "" if field.endswith("s") else "a "
+            raise DecoderyError(f"{role} part {name!r} needs {article}{field}: {name}:{field}=...")
     values = checked(kind, parameters, name, _inner)
     try:
         made: Part = kind(**values)
