@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen
-from pydantic import AllowInfNan, BeforeValidator, Field, Strict
+from pydantic import AllowInfNan, BeforeValidator, Field, InstanceOf, Strict
 
 from decodery.core.written import Written, listed, mapped, plain, ranged, resolved
 
@@ -46,6 +47,8 @@ def readable(hint: Any) -> Any:
         key, entry = (readable(one) for one in arguments)
         whole = origin[Annotated[key, BeforeValidator(_key)], entry]
         return Annotated[(whole, *marks, BeforeValidator(mapped))]
+    if dataclasses.is_dataclass(inner) and not hasattr(inner, "__get_pydantic_core_schema__"):
+        return Annotated[(inner, InstanceOf(), *marks)]  # else pydantic would make one of any mapping
     return hint
 
 

@@ -35,9 +35,12 @@ TYPES = {
     "bool_type": "bool",
     "string_type": "text",
     "none_required": "none",
+    "path_type": "a path",
     "callable_type": "something to call",
     "dict_type": "a mapping such as {name: value}",
 }
+LONGEST = 200
+"""Characters of a value shown in an error."""
 LISTS = ("tuple_type", "list_type", "set_type", "frozen_set_type")
 
 
@@ -79,6 +82,8 @@ def checked(
             good[name] = adapters[name].validate_python(value, context={"part": part} if part else None)
         except ValidationError as error:
             raise _explained(title, name, hints_of(kind)[name], value, error) from None
+        except RecursionError:
+            raise DecoderyError(f"{title}:{name} holds parts within parts too deeply to be read") from None
     return good
 
 
@@ -140,12 +145,13 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 def _explained(title: str, name: str, hint: Any, value: Any, error: ValidationError) -> DecoderyError:
     """One sentence about the error that says most."""
     errors = error.errors()
+    # A list whose items were all refused counts as too short as well.
+    errors = [one for one in errors if one["type"] != "too_short"] or errors
     for one in errors:  # a part inside this one was refused: that says it best
         if isinstance(cause := one.get("ctx", {}).get("error"), DecoderyError):
             return cause
     for one in errors:
-        where, came = f"{name}{_place(value, one['loc'])}", one["input"]
-        came = plain(came)
+        where, came = f"{name}{_place(value, one['loc'])}", _brief(one["input"])
         if one["type"] in SIGNS:
             key, sign = SIGNS[one["type"]]
             marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
@@ -160,12 +166,18 @@ def _explained(title: str, name: str, hint: Any, value: Any, error: ValidationEr
     if choice := next((one["ctx"]["expected"] for one in errors if one["type"] == "literal_error"), ""):
         rest = [_type(one) for one in errors if one["type"] != "literal_error"]
         return DecoderyError(
-            f"{title} needs {name}={' or '.join([*rest, choice.replace(chr(39), '')])}, not {plain(value)!r}"
+            f"{title} needs {name}={' or '.join([*rest, choice.replace(chr(39), '')])}, not {_brief(value)}"
         )
     wanted = " or ".join(dict.fromkeys(_type(one) for one in errors))
     came = errors[0]["input"]
     hint_ = " (write it in quotes)" if wanted == "text" and isinstance(came, (int, float)) else ""
-    return DecoderyError(f"{title}:{name} must be {wanted}, not {plain(came)!r}{hint_}")
+    return DecoderyError(f"{title}:{name} must be {wanted}, not {_brief(came)}{hint_}")
+
+
+def _brief(value: Any) -> str:
+    """What came, cut where it is long."""
+    text = repr(plain(value))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def _type(error: ErrorDetails) -> str:
