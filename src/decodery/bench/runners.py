@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from decodery.core.errors import DecoderyError
@@ -53,14 +54,14 @@ class Told:
 class Ours:
     """A method of our own: a drafter's spec, or ``DRAFT&VERIFY``; greedy unless a guide samples (always the same draws).
 
-    ``keep``: the drafter remembers earlier prompts.
+    ``parts``: the other parts, as a recipe has them. ``keep``: the drafter remembers earlier prompts.
     """
 
     name: str
     model: Model
     method: str
     plan: str = "auto"
-    guides: Sequence[str] = ()
+    parts: Mapping[str, Any] = field(default_factory=dict)
     keep: bool = False
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class Ours:
 
     def _recipe(self) -> Recipe:
         draft, _, verify = self.method.partition("&")
-        return Recipe.of(draft, verify or None, self.guides)
+        return Recipe.from_dict({**self.parts, "draft": draft, **({"verify": verify} if verify else {})})
 
 
 PEERS: dict[str, tuple[str, str, str]] = {
@@ -129,7 +130,7 @@ def methods(
     backend: str,
     plan: str,
     models: dict[str, Model],
-    guides: Sequence[str] = (),
+    parts: Mapping[str, Any] = MappingProxyType({}),
     keep: bool = False,
 ) -> tuple[list[Ours], list[str]]:
     """Our runners, and why some of ``ALL`` are left out.
@@ -152,7 +153,7 @@ def methods(
     for name in filter(None, dict.fromkeys(wanted)):
         draft, _, own = name.partition("@")
         where = own or backend
-        found.append(Ours(name, model(where), draft, plan, guides, keep))
+        found.append(Ours(name, model(where), draft, plan, parts, keep))
     return found, left_out
 
 

@@ -48,7 +48,8 @@ def readable(hint: Any) -> Any:
         whole = origin[Annotated[key, BeforeValidator(_key)], entry]
         return Annotated[(whole, *marks, BeforeValidator(mapped))]
     if dataclasses.is_dataclass(inner) and not hasattr(inner, "__get_pydantic_core_schema__"):
-        return Annotated[(inner, InstanceOf(), *marks)]  # else pydantic would make one of any mapping
+        one = typing.cast(Any, InstanceOf)[inner]  # else pydantic would make one of any mapping
+        return Annotated[(one, *marks)] if marks else one
     return hint
 
 

@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from decodery.core.errors import DecoderyError
 from decodery.core.hints import bound, readable
-from decodery.core.written import plain
+from decodery.core.written import listed, mapped, plain
 
 SIGNS = {
     "greater_than_equal": ("ge", ">="),
@@ -130,6 +130,14 @@ def has_default(kind: Any, name: str) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
+def default_of(kind: Any, name: str) -> str:
+    """A parameter's default for people."""
+    field = kind.__dataclass_fields__[name]
+    if field.default_factory is not dataclasses.MISSING:
+        return repr(field.default_factory())
+    return repr(field.default) if has_default(kind, name) else "required"
+
+
 def plain_value(value: Any) -> Any:
     """Tuples as lists, which is what JSON and YAML have."""
     return [plain_value(item) for item in value] if isinstance(value, tuple) else value
@@ -191,7 +199,7 @@ def _type(error: ErrorDetails) -> str:
 
 def _place(value: Any, loc: Sequence[Any]) -> str:
     """``[0]["a"]``: where in a list or a mapping; pydantic's names for the members of a union are left out."""
-    text = ""
+    value, text = listed(mapped(value)), ""
     for step in loc:
         if isinstance(value, (list, tuple, Mapping)):
             try:

@@ -15,6 +15,7 @@ INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.?(inf|infinity)|\.?nan", re.IGNORECASE)
 RANGE = re.compile(r"([0-9]+)-([0-9]+)")
 WORDS = {"true": True, "false": False, "none": None, "null": None, "~": None, "": None}
+TAGS = ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value")
 LONGEST_RANGE = 1 << 16
 PAIRS = {"]": "[", "}": "{", ")": "("}
 
@@ -130,7 +131,7 @@ def _value(node: yaml.Node, known: dict[int, Any]) -> Any:
     """A node's value; ``known`` holds those of anchors, so that many references to one cost nothing."""
     if id(node) in known:
         return known[id(node)]
-    if not node.tag.startswith("tag:yaml.org,2002:"):
+    if node.tag.removeprefix("tag:yaml.org,2002:") not in TAGS:
         raise DecoderyError(f"a recipe holds texts, numbers, lists and mappings, not {node.tag}")
     value: Any
     if isinstance(node, yaml.MappingNode):

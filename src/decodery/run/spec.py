@@ -33,12 +33,14 @@ def part(role: str, spec: Spec) -> Part:
         return spec
     if isinstance(spec, str) and spec.lstrip().startswith("{"):
         spec = from_yaml(spec)
-    name, parameters = parse(spec, role) if isinstance(spec, str) else _single(spec, role)
+    name, parameters = (_head(spec, role)[0], {}) if isinstance(spec, str) else _single(spec, role)
     kind: Any = find(role, name).part
     fields = list(hints_of(kind))
-    if isinstance(spec, str) and _takes_one_text(kind) and (rest := _head(spec, role)[2]):
-        # Such as a regular expression: it is what was written behind the colon, with its spaces, commas and quotes.
-        parameters = {"": rest.removeprefix(f"{fields[0]}=")}
+    if isinstance(spec, str):
+        rest = _head(spec, role)[2]
+        # A part with one text, such as a regular expression: it is all that was written behind the colon, as it is.
+        whole = {"": rest.removeprefix(f"{fields[0]}=")} if rest and _takes_one_text(kind) else None
+        parameters = parse(spec, role)[1] if whole is None else whole
     if "" in parameters:  # "temperature:0.7" means the first parameter
         first = next(iter(fields), "")
         if first and first in parameters:
