@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import re
@@ -14,6 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from decodery.core.hints import shown
+from decodery.core.parameters import default_of, hints_of
 from decodery.run.registry import ROLES, Entry, entries
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def table() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     seen = measured()
-    for entry in entries():
+    for entry in entries(outsiders=False):
         part = entry.part
         told = [entry.role, f"`{entry.name}`", _first(part), part.paper, "yes" if part.lossless else "no"]
         forwards, ratio, where = seen.get(_method(entry), ("", "", ""))
@@ -82,7 +83,7 @@ def methods() -> str:
     lines = ["# Methods", "", "Generated from the registry by `make docs`; `decodery show NAME` prints the same.", ""]
     for role in ROLES:
         lines += [f"## {role}", ""]
-        for entry in entries():
+        for entry in entries(outsiders=False):
             if entry.role != role:
                 continue
             part = entry.part
@@ -91,10 +92,11 @@ def methods() -> str:
             if part.paper:
                 lines += [f"*{part.paper}*", ""]
             lines += [inspect.cleandoc(part.__doc__ or "").replace("``", "`"), ""]
-            for field in dataclasses.fields(part):
-                if field.init:
-                    default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
-                    lines.append(f"- `{field.name}`: `{field.type}`, {default}")
+            for name, hint in hints_of(part).items():
+                default = default_of(part, name)
+                lines.append(
+                    f"- `{name}`: `{shown(hint, name)}`, {default if default == 'required' else f'`{default}`'}"
+                )
             needs = ", ".join(sorted(cap.value for cap in part.needs)) or "nothing special"
             lines.append(
                 f"- lossless: {'yes' if part.lossless else 'no'}; needs: {needs}; source: [`{source}`](../{source})"

@@ -26,7 +26,7 @@ from decodery.draft.lib.store import index
 from decodery.model.load import load_text
 from decodery.model.session import Session
 from decodery.model.toy import ToyArena
-from decodery.run.recipe import part
+from decodery.run.spec import part
 
 CONTEXT, STEPS, BUDGET = 8192, 300, Budget(16, 16)
 NAMES = ("ngram", "copyspec", "suffix", "recycling", "aded", "datastore")

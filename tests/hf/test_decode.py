@@ -63,7 +63,7 @@ def second(name: str) -> Model:
     return Model(network(name), tokenizer(), name)
 
 
-@pytest.mark.parametrize("draft", [d for d in ROLES["draft"] if d != "datastore"])
+@pytest.mark.parametrize("draft", [d for d in ROLES["draft"].parts if d != "datastore"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_is_the_definition(name: str, draft: str) -> None:
     """One by one and in a batch whose rows have other lengths."""
@@ -349,7 +349,7 @@ def caches_left(request: Callable[[], object]) -> int:
         gc.enable()
 
 
-@pytest.mark.parametrize("draft", [d for d in ROLES["draft"] if d != "datastore"])
+@pytest.mark.parametrize("draft", [d for d in ROLES["draft"].parts if d != "datastore"])
 def test_a_request_leaves_no_cache_behind(draft: str) -> None:
     """Freed at once: a cache is a few objects to Python, but hundreds of megabytes."""
     options = OPTIONS | {"draft": {draft: {"path": second("llama")}} if draft == "pearl" else EAGER.get(draft, draft)}

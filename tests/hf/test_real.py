@@ -105,7 +105,7 @@ def warm(prompts: Any, smollm2: Any) -> Any:
     return first_that_takes
 
 
-@pytest.mark.parametrize("name", ROLES["draft"])
+@pytest.mark.parametrize("name", ROLES["draft"].parts)
 def test_every_drafter_leaves_twenty_answers_as_they_are(
     name: str, warm: Any, prompts: Any, reference: Any, smollm2: Any
 ) -> None:

@@ -109,7 +109,7 @@ def test_a_batch_of_different_lengths() -> None:
     assert [answer.tokens for answer in together] == [by_hand(prompt) for prompt in prompts]
 
 
-@pytest.mark.parametrize("draft", [name for name in ROLES["draft"] if name != "datastore"])
+@pytest.mark.parametrize("draft", [name for name in ROLES["draft"].parts if name != "datastore"])
 def test_drafts_are_exact_for_the_thinned_model(draft: str) -> None:
     options = dict(OPTIONS, draft=EAGER.get(draft, draft))
     if not find("draft", draft).part.needs <= THIN.can:

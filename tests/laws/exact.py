@@ -22,8 +22,9 @@ from decodery.model.toy import ToyModel
 from decodery.model.variant import PLAIN, Variant
 from decodery.run.crew import Crew, Failed
 from decodery.run.loop import launch
-from decodery.run.recipe import Recipe, part
+from decodery.run.recipe import Recipe
 from decodery.run.registry import ROLES, find
+from decodery.run.spec import part
 
 PROMPT = (0, 1, 0)
 LENGTH = 2
@@ -32,7 +33,7 @@ Law = dict[tuple[int, ...], float]
 
 def specimens(role: str) -> Iterator[tuple[str, Part]]:
     """Every registered part of a role, under each of its specimen parameters."""
-    for name in ROLES[role]:
+    for name in ROLES[role].parts:
         kind = find(role, name).part
         for parameters in kind.specimens:
             shown = ",".join(

@@ -14,7 +14,7 @@ from decodery.core.values import Cap, Tensor
 from decodery.model.toy import LanguageModel, ToyModel
 from decodery.model.variant import through
 from decodery.run.build import build
-from decodery.run.recipe import part
+from decodery.run.spec import part
 
 from .exact import PROMPT, Count, produced, recipe, specimens, variation, wanted
 

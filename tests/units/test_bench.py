@@ -116,7 +116,7 @@ def test_all_training_free_takes_each_drafter_where_it_runs(monkeypatch: pytest.
     assert {"ngram", "mix", "model@torch"} <= set(names)
     assert len(names) == len(set(names))
     assert {"datastore", "pearl"} <= {reason.partition(":")[0] for reason in left_out}
-    assert len(found) + len(left_out) == len(ROLES["draft"]) + 1
+    assert len(found) + len(left_out) == len(ROLES["draft"].parts) + 1
 
 
 def test_drafters_remember_only_where_asked_to() -> None:

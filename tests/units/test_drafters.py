@@ -37,7 +37,8 @@ from decodery.model.session import Session
 from decodery.model.toy import ToyModel, table
 from decodery.run.build import build
 from decodery.run.loop import speculate, together
-from decodery.run.recipe import Recipe, part
+from decodery.run.recipe import Recipe
+from decodery.run.spec import part
 from decodery.verify.residual import Residual
 
 from ..laws.exact import Count, produced, recipe, variation, wanted
@@ -558,7 +559,7 @@ def test_the_parts_of_a_mix_are_told_checked_and_kept_apart() -> None:
     first.observe(session, step := Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
     assert first._running[0].seen == [step]  # type: ignore[attr-defined]
     assert second._running[0].seen == []  # type: ignore[attr-defined]
-    with pytest.raises(PartsClash, match="Says needs a model with free embeddings"):
+    with pytest.raises(PartsClash, match="test_drafters:Says' needs a model with free embeddings"):
         build(recipe(mix), ToyModel())
 
 
@@ -599,7 +600,7 @@ def test_jacobi_reads_its_own_rows_in_a_mix() -> None:
         ("copyspec:pick=last", "first or latest"),
         ("suffix:min=0", "min >= 1"),
         ("suffix:factor=0", "factor > 0"),
-        ({"suffix": {"corpus": 3}}, "decodery index"),
+        ({"suffix": {"corpus": 3}}, "suffix:corpus must be text or a path or Store, not 3"),
         ("aded:depth=0", "depth"),
         ("aded:rate=0", "0 < rate <= 1"),
         ("aded:c2=-1", "c2 > 0"),

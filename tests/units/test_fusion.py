@@ -32,7 +32,7 @@ from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.toy import LanguageModel, ToyArena, ToyModel, table
 from decodery.run.build import build
 from decodery.run.loop import speculate, together
-from decodery.run.recipe import describe, part
+from decodery.run.spec import describe, part
 
 from ..laws.exact import Count, produced, recipe, specimens, variation, wanted
 

@@ -280,7 +280,7 @@ def everything(rows: Rows) -> list[Guide]:
         ClassifierFree(2.0),
         Processor(RepetitionPenaltyLogitsProcessor(1.3)),
     ]
-    assert {type(guide) for guide in guides} == {find("guide", name).part for name in ROLES["guide"]}
+    assert {type(guide) for guide in guides} == {find("guide", name).part for name in ROLES["guide"].parts}
     return [guide.bind(face(eos=[3])) for guide in guides]
 
 
@@ -319,7 +319,7 @@ def test_tokens_ruled_out_before_stay_out() -> None:
 
 
 def test_which_guides_sample() -> None:
-    sampling = {name for name in ROLES["guide"] if cast(type[Guide], find("guide", name).part).samples}
+    sampling = {name for name in ROLES["guide"].parts if cast(type[Guide], find("guide", name).part).samples}
     assert sampling == {"temperature", "top-k", "top-p", "min-p", "typical-p"}
 
 

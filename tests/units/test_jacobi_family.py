@@ -30,7 +30,8 @@ from decodery.model.toy import ToyArena, ToyModel, table
 from decodery.plan.planner import OFF, Fixed, Plan
 from decodery.run.build import build
 from decodery.run.loop import speculate, together
-from decodery.run.recipe import Recipe, part
+from decodery.run.recipe import Recipe
+from decodery.run.spec import part
 from decodery.verify.residual import Residual
 
 from ..laws.exact import PROMPT, recipe, variation, wanted

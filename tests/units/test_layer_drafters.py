@@ -20,7 +20,8 @@ from decodery.model.arena import Arena
 from decodery.model.toy import ToyArena, ToyModel
 from decodery.model.variant import Half, spread
 from decodery.run.build import build
-from decodery.run.recipe import Recipe, part
+from decodery.run.recipe import Recipe
+from decodery.run.spec import part
 
 # ---- layer-skip --------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from decodery.plan.costs import Costs
 from decodery.plan.planner import OFF, Auto, Fixed, Plan
 from decodery.run.build import build
 from decodery.run.loop import speculate, together
-from decodery.run.recipe import part
+from decodery.run.spec import part
 
 from ..laws.exact import PROMPT, Count, produced, recipe, variation, wanted
 

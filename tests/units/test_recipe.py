@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decodery.core.errors import DecoderyError, UnknownPart
+from decodery.core.written import listed, resolved
 from decodery.draft.copyspec import CopySpec
 from decodery.draft.mix import Mix
 from decodery.draft.model import ModelDraft
@@ -18,8 +19,9 @@ from decodery.draft.ngram import NGram
 from decodery.draft.recycling import Recycling
 from decodery.draft.suffix import Suffix
 from decodery.guide.top_p import TopP
-from decodery.run.recipe import Recipe, describe, parse, part, specs
+from decodery.run.recipe import Recipe
 from decodery.run.registry import entries, find, name_of
+from decodery.run.spec import describe, parse, part, specs
 
 
 def test_three_ways_to_say_it() -> None:
@@ -32,7 +34,7 @@ def test_three_ways_to_say_it() -> None:
 
 @given(
     st.builds(NGram, max=st.integers(2, 9), min=st.integers(1, 2), length=st.integers(1, 20), width=st.integers(1, 5)),
-    st.lists(st.builds(TopP, p=st.floats(0.01, 1.0)), max_size=3),
+    st.lists(st.builds(TopP, p=st.floats(0.01, 1.0)), max_size=1),
     st.booleans(),
 )
 def test_round_trip(draft: NGram, guides: list[Any], beam: bool) -> None:
@@ -97,7 +99,14 @@ VALUES = st.one_of(st.integers(-99, 99), st.booleans(), st.floats(-9, 9), st.lis
 @given(NAMES, st.dictionaries(NAMES.filter(str.isidentifier), VALUES, max_size=4))
 def test_parse_reads_what_is_written(name: str, values: dict[str, Any]) -> None:
     spec = name + ":" * bool(values) + ",".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-    assert parse(spec) == (name, values)
+    found, written = parse(spec)
+    assert found == name
+    assert {key: resolved(value) for key, value in written.items() if not isinstance(values[key], list)} == {
+        key: value for key, value in values.items() if not isinstance(value, list)
+    }
+    assert all(
+        list(map(resolved, listed(written[key]))) == value for key, value in values.items() if isinstance(value, list)
+    )
 
 
 @given(st.text(max_size=40))
@@ -109,8 +118,9 @@ def test_any_text_is_a_part_or_a_clear_error(text: str) -> None:
 
 
 def test_ranges_and_words_in_lists() -> None:
-    assert parse("model:layers=[0-3,7]") == ("model", {"layers": [0, 1, 2, 3, 7]})
-    assert parse("choice:[yes,no]") == ("choice", {"": ["yes", "no"]})
+    assert part("draft", "model:layers=[0-3,7]").layers == (0, 1, 2, 3, 7)  # type: ignore[attr-defined]
+    assert Recipe.from_text("draft: {model: {layers: [0-3, 7]}}").draft == ModelDraft(layers=(0, 1, 2, 3, 7))
+    assert parse("choice:[yes,no]") == ("choice", {"": "[yes,no]"})
     assert part("constrain", "choice:[yes,no]").options == ("yes", "no")  # type: ignore[attr-defined]
 
 
@@ -153,18 +163,18 @@ def test_registry_knows_every_part_by_its_class() -> None:
         kind = entry.part
         assert dataclasses.is_dataclass(kind)
         assert (kind.__doc__ or "").strip()
-        example = kind(**kind.specimens[0])
+        example = part(entry.role, {entry.name: kind.specimens[0]})
         assert name_of(example) == (entry.role, entry.name)
         assert find(entry.role, entry.name).part is kind
         described = describe(example)
         assert (described if isinstance(described, str) else next(iter(described))) == entry.name
 
 
-def test_unregistered_parts_keep_their_class_name() -> None:
+def test_parts_made_inside_a_function_keep_their_class_name() -> None:
     class Mine(Recycling):
         pass
 
-    assert name_of(Mine()) == ("", "Mine")
+    assert name_of(Mine()) == ("draft", "Mine")
 
 
 def test_drafter_lists() -> None:

@@ -166,8 +166,18 @@ def test_a_store_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
         build(Recipe.of(f"datastore:{tmp_path / 'none'}"), ToyModel())
 
 
-@pytest.mark.parametrize("spec", ["datastore", "datastore:path=x,min=0", "datastore:path=x,max=33", "datastore:path=3"])
-def test_bad_parameters(spec: str) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "datastore",
+        "datastore:path=x,min=0",
+        "datastore:path=x,max=33",
+        "datastore:path=x,min=9,max=8",
+        {"datastore": {"path": 3}},
+        {"datastore": {"path": {"tokens": [1]}}},
+    ],
+)
+def test_bad_parameters(spec: Any) -> None:
     with pytest.raises(DecoderyError, match="datastore"):
         Recipe.of(spec)
 

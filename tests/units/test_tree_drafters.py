@@ -29,7 +29,8 @@ from decodery.plan.costs import Costs
 from decodery.plan.planner import Auto, Plan
 from decodery.run.build import build
 from decodery.run.loop import speculate, together
-from decodery.run.recipe import Recipe, part
+from decodery.run.recipe import Recipe
+from decodery.run.spec import part
 from decodery.verify.residual import Residual
 
 from ..laws.exact import LENGTH, PROMPT, recipe, variation, wanted

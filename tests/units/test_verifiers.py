@@ -25,7 +25,8 @@ from decodery.core.values import Budget, Rows, Scheme, Tensor
 from decodery.guide.temperature import Temperature
 from decodery.model.toy import ToyModel, table
 from decodery.run.build import build
-from decodery.run.recipe import Recipe, part
+from decodery.run.recipe import Recipe
+from decodery.run.spec import part
 from decodery.verify.residual import Residual
 from decodery.verify.spectr import SpecTr, least_rho
 from decodery.verify.typical import Typical
@@ -467,7 +468,15 @@ def test_typical_is_greedy_under_a_greedy_law() -> None:
         assert Typical()(tree, p, rows, Seeded(1)) == verifier("greedy")(tree, p, rows, Seeded(1))
 
 
-@pytest.mark.parametrize("spec", ["typical:epsilon=0", "typical:alpha=1.5", "typical:epsilon=-1"])
-def test_bad_parameters(spec: str) -> None:
-    with pytest.raises(DecoderyError, match=re.escape("typical needs epsilon and alpha between 0 and 1")):
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("typical:epsilon=0", "typical needs 0 < epsilon < 1, not 0"),
+        ("typical:alpha=1.5", "typical needs 0 < alpha < 1, not 1.5"),
+        ("typical:epsilon=-1", "typical needs 0 < epsilon < 1, not -1"),
+        ("rapid:eta=-1", "rapid needs eta >= 0, not -1"),
+    ],
+)
+def test_bad_parameters(spec: str, message: str) -> None:
+    with pytest.raises(DecoderyError, match=re.escape(message)):
         part("verify", spec)

@@ -39,7 +39,7 @@ def publish(folder: Path) -> list[Figures]:
     pictures |= {f"against-{name}": plots.categories(rows, name) for name in references}
     if run["costs"]:
         pictures["cost"] = plots.costs(run["costs"])
-    drawn = bool(run["config"].get("guides"))
+    drawn = bool(run["config"].get("guides") or run["config"].get("parts", {}).get("guide"))
     tables = {
         "Methods": overall(rows, drawn),
         **{f"Speed against {r}": by_category(rows, r) for r in references},

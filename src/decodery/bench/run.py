@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from decodery.core.errors import BadModel, DecoderyError
 from decodery.inspect.doctor import machine
 from decodery.model.model import Model
 from decodery.plan.costs import cost_curve
-from decodery.run.recipe import specs
+from decodery.run.spec import specs
 
 SIZES = (1, 2, 4, 8, 16)
 
@@ -39,7 +39,8 @@ class Choice:
     backend: str = "auto"
     plan: str = "auto"
     max_new_tokens: int = 128
-    guides: tuple[str, ...] = ()
+    parts: dict[str, Any] = field(default_factory=dict)
+    """The other parts of all our methods, as a recipe has them."""
     keep: bool = False
 
 
@@ -50,10 +51,10 @@ def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -
     except OSError as error:
         raise DecoderyError(f"cannot write the report to {folder}: {error}") from error
     names = list(dict.fromkeys((PLAIN, *specs(choice.methods, also=ALL))))
-    if choice.guides and choice.peers:
-        raise DecoderyError("the peers decode greedily here: leave out --peers or --guide")
+    if choice.parts and choice.peers:
+        raise DecoderyError("the peers decode greedily here: leave out --peers, or the parts")
     models: dict[str, Model] = {}
-    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models, choice.guides, choice.keep)
+    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models, choice.parts, choice.keep)
     runners: list[Runner] = list(ours)
     for reason in left_out:
         console.print(f"[yellow]{reason}[/yellow]")
@@ -85,7 +86,7 @@ def _header(
     told: bool,
 ) -> dict[str, Any]:
     config = {
-        **{name: list(value) if isinstance(value, tuple) else value for name, value in vars(choice).items()},
+        **vars(choice),
         "runners": [runner.name for runner in runners],
         "tasks": len(tasks),
         "turns": sum(len(task.turns) for task in tasks),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from decodery.core.errors import DecoderyError
@@ -16,7 +17,7 @@ from decodery.model.model import Model
 from decodery.run.answer import stream
 from decodery.run.build import build
 from decodery.run.recipe import Recipe
-from decodery.run.registry import ROLES
+from decodery.run.registry import names as names_of
 
 PLAIN = "none"
 """The method all others are compared with; its answers are the history of later turns."""
@@ -53,14 +54,14 @@ class Told:
 class Ours:
     """A method of our own: a drafter's spec, or ``DRAFT&VERIFY``; greedy unless a guide samples (always the same draws).
 
-    ``keep``: the drafter remembers earlier prompts.
+    ``parts``: the other parts, as a recipe has them. ``keep``: the drafter remembers earlier prompts.
     """
 
     name: str
     model: Model
     method: str
     plan: str = "auto"
-    guides: Sequence[str] = ()
+    parts: Mapping[str, Any] = field(default_factory=dict)
     keep: bool = False
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class Ours:
 
     def _recipe(self) -> Recipe:
         draft, _, verify = self.method.partition("&")
-        return Recipe.of(draft, verify or None, self.guides)
+        return Recipe.from_dict({**self.parts, "draft": draft, **({"verify": verify} if verify else {})})
 
 
 PEERS: dict[str, tuple[str, str, str]] = {
@@ -129,7 +130,7 @@ def methods(
     backend: str,
     plan: str,
     models: dict[str, Model],
-    guides: Sequence[str] = (),
+    parts: Mapping[str, Any] = MappingProxyType({}),
     keep: bool = False,
 ) -> tuple[list[Ours], list[str]]:
     """Our runners, and why some of ``ALL`` are left out.
@@ -145,14 +146,14 @@ def methods(
     wanted, left_out = list(names), list[str]()
     if ALL in wanted:
         at = wanted.index(ALL)
-        wanted[at : at + 1] = [_runnable(name, backend, model, left_out) for name in ROLES["draft"]]
+        wanted[at : at + 1] = [_runnable(name, backend, model, left_out) for name in names_of("draft")]
         if any(name.endswith("@torch") for name in wanted):
             wanted.append(f"{PLAIN}@torch")
     found = []
     for name in filter(None, dict.fromkeys(wanted)):
         draft, _, own = name.partition("@")
         where = own or backend
-        found.append(Ours(name, model(where), draft, plan, guides, keep))
+        found.append(Ours(name, model(where), draft, plan, parts, keep))
     return found, left_out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,64 +12,42 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from decodery.cli.common import (
-    BACKEND,
-    CHANGE,
-    CONSTRAIN,
-    DRAFT,
-    DTYPE,
-    GUIDE,
+from decodery.cli.common import err, errors, out
+from decodery.cli.options import (
     JSON,
     MEMORY,
-    MODEL,
     PLAN,
+    PROMPT,
     QUIET,
-    RAW,
-    RECIPE,
-    SEARCH,
     SEED,
+    SHOW_DRAFT,
     STOP,
-    SYSTEM,
-    TEMPERATURE,
     TOKENS,
-    VERIFY,
-    app,
-    conversation,
-    err,
-    errors,
-    load_model,
-    out,
-    recipe_of,
+    DraftsOptions,
+    ModelOptions,
+    RecipeOptions,
+    TextOptions,
+    command,
 )
 from decodery.core.errors import DecoderyError
 
 
-@app.command()
+@command()
 def run(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
-    model: MODEL = "smollm2",
-    draft: DRAFT = "none",
-    verify: VERIFY = "",
-    guide: GUIDE = [],  # noqa: B006
-    constrain: CONSTRAIN = "none",
-    search: SEARCH = "",
-    recipe: RECIPE = None,
-    temperature: TEMPERATURE = None,
+    prompt: PROMPT,
     max_new_tokens: TOKENS = 256,
     stop: STOP = [],  # noqa: B006
     seed: SEED = None,
-    raw: RAW = False,
-    system: SYSTEM = "",
-    dtype: DTYPE = "auto",
-    backend: BACKEND = "torch",
-    change: CHANGE = [],  # noqa: B006
-    show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
+    show_draft: SHOW_DRAFT = False,
     trace: Annotated[Path | None, typer.Option(help="Write a page that shows every step.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
     plan: PLAN = "off",
     memory: MEMORY = None,
     as_json: JSON = False,
     quiet: QUIET = False,
+    chosen: RecipeOptions = RecipeOptions(),  # noqa: B008
+    model: ModelOptions = ModelOptions(),  # noqa: B008
+    text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
     """Answer a prompt, streaming."""
     with errors(), ExitStack() as last:
@@ -79,13 +56,12 @@ def run(
 
         if trace is not None and not trace.absolute().parent.is_dir():
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
-        parts = recipe_of(recipe, draft, verify, guide, constrain, search, temperature)
-        loaded = load_model(model, dtype, backend, change)
-        text = sys.stdin.read() if prompt == "-" else prompt
+        parts = chosen.recipe()
+        loaded = model.load()
         last.enter_context(remembered(parts.draft, loaded, memory))
         pieces = stream(
             loaded,
-            conversation(loaded, text, system, raw),
+            text.prompt(loaded, prompt),
             recipe=parts,
             max_new_tokens=max_new_tokens,
             stop=stop,
@@ -119,58 +95,46 @@ def run(
                 err.print(f"[dim]trace: {trace}[/dim]")
 
 
-@app.command()
+@command()
 def chat(
-    model: MODEL = "smollm2",
-    draft: DRAFT = "recycling",
-    verify: VERIFY = "",
-    guide: GUIDE = [],  # noqa: B006
-    temperature: TEMPERATURE = None,
     max_new_tokens: TOKENS = 512,
     seed: SEED = None,
-    system: SYSTEM = "",
-    dtype: DTYPE = "auto",
-    backend: BACKEND = "torch",
-    change: CHANGE = [],  # noqa: B006
-    show_draft: Annotated[bool, typer.Option(help="Colour what drafts contributed.")] = False,
+    show_draft: SHOW_DRAFT = False,
+    plan: PLAN = "off",
     memory: MEMORY = None,
     quiet: QUIET = False,
+    chosen: RecipeOptions = RecipeOptions({"draft": "recycling"}),  # noqa: B008
+    model: ModelOptions = ModelOptions(),  # noqa: B008
+    system: Annotated[str, typer.Option(help="System message.")] = "",
 ) -> None:
     """Talk; /help lists the commands. Ctrl-C stops an answer, Ctrl-D ends."""
     with errors():
         from decodery.cli.chat import Chat
         from decodery.draft.lib.memory import remembered
 
-        parts = recipe_of(None, draft, verify, guide, "none", "", temperature)
-        loaded = load_model(model, dtype, backend, change)
+        parts, loaded = chosen.recipe(), model.load()
         with remembered(parts.draft, loaded, memory):
-            Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show).loop()
+            Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show, plan).loop()
 
 
-@app.command()
+@command()
 def compare(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
-    draft: Annotated[str, typer.Option("--draft", "-d", help="Drafters to compare, separated by commas.")] = (
-        "none,ngram,recycling,jacobi,model"
-    ),
-    model: MODEL = "smollm2",
+    prompt: PROMPT,
     max_new_tokens: TOKENS = 128,
     plan: PLAN = "off",
     rounds: Annotated[int, typer.Option(help="Interleaved repetitions; the median counts.")] = 1,
-    raw: RAW = False,
-    system: SYSTEM = "",
-    dtype: DTYPE = "auto",
-    backend: BACKEND = "torch",
-    change: CHANGE = [],  # noqa: B006
     as_json: JSON = False,
+    chosen: DraftsOptions = DraftsOptions({"draft": "none,ngram,recycling,jacobi,model"}),  # noqa: B008
+    model: ModelOptions = ModelOptions(),  # noqa: B008
+    text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
-    """Decode one prompt with several drafters, greedily, and compare: speed, tokens per forward, identical to plain?"""
+    """Decode one prompt with several drafters and compare: speed, tokens per forward, and (greedy) identical to plain?"""
     with errors():
         from decodery.inspect.compare import compare_drafts
 
-        loaded = load_model(model, dtype, backend, change)
-        text = sys.stdin.read() if prompt == "-" else prompt
-        results = compare_drafts(loaded, conversation(loaded, text, system, raw), draft, max_new_tokens, rounds, plan)
+        drafts, others, loaded = chosen.drafts(), chosen.recipe(), model.load()
+        told = text.prompt(loaded, prompt)
+        results = compare_drafts(loaded, told, drafts, max_new_tokens, rounds, plan, others)
         if as_json:
             last = [row.as_dict() for row in list(results)[-1]]
             print(json.dumps(last))

@@ -42,6 +42,7 @@ class Chat:
     quiet: bool
     out: Console
     show: Callable[[Piece, bool], None]
+    plan: str = "off"
     messages: list[dict[str, str]] = field(default_factory=list)
     last: str = ""
     session: Session = field(init=False)
@@ -88,6 +89,7 @@ class Chat:
                 max_new_tokens=self.max_new_tokens,
                 seed=self.seed,
                 session=self.session,
+                plan=self.plan,
             )
         except DecoderyError:
             self.messages.pop()
@@ -124,7 +126,7 @@ class Chat:
 
     def choose(self, **parts: Any) -> None:
         """Change parts of the recipe; a drafter that stays is the same object, with all it has learnt."""
-        self.recipe = Recipe.from_dict(self.recipe.to_dict() | {"draft": self.recipe.draft} | parts)
+        self.recipe = self.recipe.replace(**parts)
         self.out.print(f"[dim]{escape(str(self.recipe.to_dict()))}[/dim]")
 
     def retry(self) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
 from decodery.core.errors import DecoderyError
+from decodery.run.registry import ROLES, nearest
 
 app = typer.Typer(
     help="One decoding engine: choose how tokens are chosen.",
@@ -25,52 +25,10 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-MODEL = Annotated[
-    str, typer.Option("--model", "-m", envvar="DECODERY_MODEL", help="Hub id, directory, .gguf file or smollm2.")
-]
-DRAFT = Annotated[str, typer.Option("--draft", "-d", help="Drafter, e.g. recycling or ngram:max=4,width=3.")]
-VERIFY = Annotated[str, typer.Option(help="Verifier; by default the exact one that fits.")]
-GUIDE = Annotated[list[str], typer.Option("--guide", "-g", help="Guide, e.g. top-p:0.9; may be given several times.")]
-CONSTRAIN = Annotated[str, typer.Option(help="Constraint, e.g. regex:[0-9]+ or choice:[yes,no].")]
-SEARCH = Annotated[str, typer.Option(help="Search, e.g. beam:width=4.")]
-RECIPE = Annotated[Path | None, typer.Option(help="A recipe file in YAML or JSON instead of the parts above.")]
-TEMPERATURE = Annotated[float | None, typer.Option("--temperature", "-t", help="Short for --guide temperature:T.")]
-TOKENS = Annotated[int, typer.Option("--max-new-tokens", "-n", help="At most so many new tokens.")]
-STOP = Annotated[list[str], typer.Option(help="Stop string; may be given several times.")]
-SEED = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
-RAW = Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")]
-SYSTEM = Annotated[str, typer.Option(help="System message.")]
-DTYPE = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-BACKEND = Annotated[
-    str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
-]
-CHANGE = Annotated[
-    list[str],
-    typer.Option(help="Make another model of it, e.g. int8 or layer-speedup:2; may be given several times."),
-]
-PLAN = Annotated[str, typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all).")]
-JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-MEMORY = Annotated[
-    Path | None,
-    typer.Option(help="Keep what the drafter learns in this file: read if it is there, written at the end."),
-]
-QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
 
-
-COMMANDS_WITH_DEFAULTS = ("run", "chat", "compare", "profile", "bench", "index", "doctor")
-DEFAULTS = {
-    "backend",
-    "change",
-    "constrain",
-    "draft",
-    "dtype",
-    "guide",
-    "max_new_tokens",
-    "model",
-    "search",
-    "system",
-    "verify",
-}
+COMMANDS_WITH_DEFAULTS = ("run", "chat", "compare", "profile", "bench", "index", "doctor", "fit-tree")
+PARTS = {name: role for name, role in ROLES.items() if role.recipe}
+DEFAULTS = {"backend", "change", "device", "dtype", "max_new_tokens", "model", "revision", "system", *PARTS}
 """What a configuration file may set."""
 
 tracebacks = False
@@ -93,40 +51,18 @@ def main_options(
         if config is not None and not path.is_file():
             raise DecoderyError(f"no such config file: {path}")
         if path.is_file():
-            entries = yaml.safe_load(path.read_text()) or {}
-            if not isinstance(entries, dict) or (unknown := entries.keys() - DEFAULTS):
-                raise DecoderyError(
-                    f"{path} may set {', '.join(sorted(DEFAULTS))}; not {sorted(unknown or ['a list'])[0]!r}"
-                )
+            from decodery.core.written import from_yaml, plain
+
+            entries = plain(from_yaml(path.read_text()) or {})
+            if not isinstance(entries, dict):
+                raise DecoderyError(f"{path} must be a mapping such as 'model: smollm2', not {entries!r}")
+            for name in entries:
+                if name not in DEFAULTS:
+                    known = f"{', '.join(sorted(DEFAULTS))}; not {name!r}.{nearest(name, DEFAULTS)}"
+                    raise DecoderyError(f"{path} may set {known}")
+                if name in PARTS and PARTS[name].many and not isinstance(entries[name], list):
+                    entries[name] = [entries[name]]
             context.default_map = dict.fromkeys(COMMANDS_WITH_DEFAULTS, entries)
-
-
-def recipe_of(
-    file: Path | None,
-    draft: str,
-    verify: str,
-    guide: list[str],
-    constrain: str,
-    search: str,
-    temperature: float | None,
-) -> Any:
-    """A recipe of the options, or the one in a file."""
-    from decodery.run.recipe import Recipe
-
-    if file is not None:
-        if not file.is_file():
-            raise DecoderyError(f"no such recipe file: {file}")
-        return Recipe.from_text(file.read_text())
-    guides = [*guide, *([] if temperature is None else [f"temperature:{temperature}"])]
-    return Recipe.of(draft, verify or None, guides, constrain, search or None)
-
-
-def load_model(spec: str, dtype: str, backend: str, change: Sequence[str] = ()) -> Any:
-    """A loaded model."""
-    silence()
-    from decodery.run.load import load
-
-    return load(spec, dtype=dtype, backend=backend, change=change)
 
 
 def text_of(spec: str) -> Any:

@@ -3,66 +3,46 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from decodery.cli.common import (
+from decodery.cli.common import err, errors, out, silence
+from decodery.cli.options import (
     BACKEND,
-    CHANGE,
-    CONSTRAIN,
-    DRAFT,
-    DTYPE,
-    GUIDE,
     JSON,
+    LIMIT,
     MODEL,
     PLAN,
-    RAW,
-    SYSTEM,
-    TEMPERATURE,
+    PROMPT,
     TOKENS,
-    VERIFY,
-    app,
-    conversation,
-    err,
-    errors,
-    load_model,
-    out,
-    recipe_of,
-    silence,
+    BenchOptions,
+    ModelOptions,
+    RecipeOptions,
+    TextOptions,
+    command,
 )
 
 
-@app.command()
+@command()
 def profile(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
-    model: MODEL = "smollm2",
-    draft: DRAFT = "none",
-    verify: VERIFY = "",
-    guide: GUIDE = [],  # noqa: B006
-    constrain: CONSTRAIN = "none",
-    temperature: TEMPERATURE = None,
+    prompt: PROMPT,
     max_new_tokens: TOKENS = 128,
-    raw: RAW = False,
-    system: SYSTEM = "",
-    dtype: DTYPE = "auto",
-    backend: BACKEND = "torch",
-    change: CHANGE = [],  # noqa: B006
     plan: PLAN = "off",
     as_json: JSON = False,
+    chosen: RecipeOptions = RecipeOptions(),  # noqa: B008
+    model: ModelOptions = ModelOptions(),  # noqa: B008
+    text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
     """Answer a prompt and show where the time goes, phase by phase, and what a forward of n tokens costs."""
     with errors():
         from decodery.inspect.profile import bars
         from decodery.inspect.profile import profile as measure
 
-        parts = recipe_of(None, draft, verify, guide, constrain, "", temperature)
-        loaded = load_model(model, dtype, backend, change)
-        text = sys.stdin.read() if prompt == "-" else prompt
-        found = measure(loaded, conversation(loaded, text, system, raw), parts, max_new_tokens, plan)
+        parts, loaded = chosen.recipe(), model.load()
+        found = measure(loaded, text.prompt(loaded, prompt), parts, max_new_tokens, plan)
         if as_json:
             print(json.dumps({"phases": found.phases, "cost": found.cost, "stats": found.stats.as_dict()}))
             return
@@ -75,25 +55,19 @@ def profile(
             out.print(f"{name:>10} {ms:8.1f} [cyan]{bar}[/cyan]")
 
 
-@app.command()
-def doctor(
-    model: MODEL = "smollm2",
-    dtype: DTYPE = "auto",
-    backend: BACKEND = "auto",
-    change: CHANGE = [],  # noqa: B006
-    as_json: JSON = False,
-) -> None:
+@command()
+def doctor(as_json: JSON = False, model: ModelOptions = ModelOptions(backend="auto")) -> None:  # noqa: B008
     """What this machine and this model can do, and what a forward costs; with --backend auto on every backend."""
     with errors():
         from decodery.core.errors import BadModel
         from decodery.inspect.doctor import examine_all
 
-        models = {}
-        for name in ("torch", "openvino") if backend == "auto" else (backend,):
+        models: dict[str, Any] = {}
+        for name in ("torch", "openvino") if model.backend == "auto" else (model.backend,):
             try:
-                models[name] = load_model(model, dtype, name, change)
+                models[name] = model.load(backend=name)
             except BadModel as error:
-                if name == "torch" or backend != "auto":
+                if name == "torch" or model.backend != "auto":
                     raise
                 models[name] = str(error)
         report = examine_all(models)
@@ -106,26 +80,23 @@ def doctor(
                 out.print(f"  {key:<24} {escape(str(value))}")
 
 
-@app.command()
+@command()
 def bench(
     suite: Annotated[str, typer.Argument(help="spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
-    methods: Annotated[
-        str, typer.Option(help="Drafters, separated by commas; DRAFT&VERIFY, DRAFT@torch, or all-training-free.")
-    ] = ("none,ngram,recycling,jacobi"),
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
-    limit: Annotated[int | None, typer.Option(help="At most so many questions, spread over the categories.")] = None,
+    limit: LIMIT = None,
     report: Annotated[Path, typer.Option(help="Folder of the results; an interrupted run goes on in it.")] = Path(
         "bench"
     ),
     model: MODEL = "smollm2",
+    backend: BACKEND = "auto",
     max_new_tokens: TOKENS = 128,
     plan: PLAN = "auto",
-    backend: BACKEND = "auto",
-    guide: GUIDE = [],  # noqa: B006
     keep: Annotated[
         bool, typer.Option(help="Drafters remember the prompts before, as the papers measure them.")
     ] = False,
+    chosen: BenchOptions = BenchOptions({"draft": "none,ngram,recycling,jacobi"}),  # noqa: B008
 ) -> None:
     """Time methods and peers on many prompts, in turns, and write tables, pictures and a page."""
     with errors():
@@ -135,7 +106,9 @@ def bench(
         silence()
         from decodery.bench.run import Choice, run
 
-        choice = Choice(suite, model, methods, peers, backend, plan, max_new_tokens, tuple(guide), keep)
+        parts = chosen.recipe().to_dict()
+        parts.pop("draft", None)
+        choice = Choice(suite, model, chosen.drafts(), peers, backend, plan, max_new_tokens, parts, keep)
         rows = run(choice, tasks, report, err)
         out.print(
             (report / "summary.md").read_text() if rows else "nothing was answered: all prompts exceed the context"

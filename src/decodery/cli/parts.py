@@ -9,23 +9,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from decodery.cli.common import JSON, app, errors, out
-from decodery.core.errors import DecoderyError
+from decodery.cli.common import app, errors, out
+from decodery.cli.options import JSON
+from decodery.run.registry import ROLES, entries, find, role_of
 
 
 @app.command("list")
 def list_parts(
-    role: Annotated[
-        str, typer.Argument(help="draft, verify, guide, constrain, search or change; all if left out.")
-    ] = "",
+    role: Annotated[str, typer.Argument(help=f"{', '.join(ROLES)}; all if left out.")] = "",
     as_json: JSON = False,
 ) -> None:
     """The parts there are: name, paper, lossless or not, what they need."""
     with errors():
-        from decodery.run.registry import ROLES, entries
-
-        if role and role not in ROLES:
-            raise DecoderyError(f"there is no role {role!r}; roles: {', '.join(ROLES)}")
+        if role:
+            role_of(role)
         rows = [_facts(entry) for entry in entries() if role in ("", entry.role)]
         if as_json:
             print(json.dumps(rows))
@@ -37,29 +34,30 @@ def list_parts(
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A part, e.g. recycling or guide/top-p.")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A part, e.g. recycling, guide/top-p or draft/pkg.mod:Mine.")],
+) -> None:
     """A part's description, its parameters with defaults, and where its source is."""
     with errors():
-        import dataclasses
         import inspect
 
-        from decodery.run.registry import entries, find
+        from decodery.core.hints import shown
+        from decodery.core.parameters import default_of, hints_of
 
         role, slash, short = name.rpartition("/")
         found = [e for e in entries() if e.name == short and (not slash or e.role == role)]
         if not found:
-            find(role or "draft", short)
+            found = [find(role or "draft", short or name)]
         for entry in found:
-            kind = entry.part
+            kind: Any = entry.part
             out.print(
                 f"[bold]{entry.role} part {entry.name}[/bold]"
                 + (f"  [dim]{escape(kind.paper)}[/dim]" * bool(kind.paper))
             )
             out.print(escape(inspect.cleandoc(kind.__doc__ or "")))
-            for field in dataclasses.fields(kind):
-                if field.init:
-                    default = "required" if field.default is dataclasses.MISSING else repr(field.default)
-                    out.print(f"  [cyan]{field.name}[/cyan]: {escape(str(field.type))} = {escape(default)}")
+            for parameter, hint in hints_of(kind).items():
+                told = f": {shown(hint, parameter)} = {default_of(kind, parameter)}"
+                out.print(f"  [cyan]{parameter}[/cyan]{escape(told)}")
             out.print(f"  lossless: {_yes(kind.lossless)} · source: {inspect.getsourcefile(kind)}\n")
 
 

@@ -9,25 +9,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from decodery.cli.common import (
-    BACKEND,
-    CHANGE,
-    DTYPE,
-    JSON,
-    MODEL,
-    RAW,
-    SYSTEM,
-    TOKENS,
-    app,
-    conversation,
-    err,
-    errors,
-    load_model,
-    text_of,
-)
+from decodery.cli.common import err, errors, text_of
+from decodery.cli.options import JSON, LIMIT, MODEL, TOKENS, ModelOptions, TextOptions, command
 
 
-@app.command()
+@command()
 def index(
     files: Annotated[list[Path], typer.Argument(help="Text files in UTF-8, a document each.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make.")],
@@ -51,7 +37,7 @@ def index(
             )
 
 
-@app.command("fit-tree")
+@command("fit-tree")
 def fit_tree(
     prompts: Annotated[str, typer.Argument(help="A text file, a prompt a line, or a suite such as spec-bench.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The template to write, FILE.json.")],
@@ -59,15 +45,11 @@ def fit_tree(
     widest: Annotated[str, typer.Option(help="Where to choose from: published, or all RANKSxDEPTH, e.g. 4x3.")] = (
         "published"
     ),
-    limit: Annotated[int | None, typer.Option(help="At most so many prompts, spread over the categories.")] = None,
-    model: MODEL = "smollm2",
+    limit: LIMIT = None,
     max_new_tokens: TOKENS = 64,
-    raw: RAW = False,
-    system: SYSTEM = "",
-    dtype: DTYPE = "auto",
-    backend: BACKEND = "torch",
-    change: CHANGE = [],  # noqa: B006
     as_json: JSON = False,
+    model: ModelOptions = ModelOptions(),  # noqa: B008
+    text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
     """Fit the tree of Token Recycling to a model and prompts, for --draft recycling:template=FILE.json."""
     with errors():
@@ -75,8 +57,8 @@ def fit_tree(
         from decodery.inspect.fit_template import fit
 
         tasks = tasks_of(prompts, None, limit) if prompts in FILES else tasks_of("prompts", Path(prompts), limit)
-        loaded = load_model(model, dtype, backend, change)
-        messages = [conversation(loaded, task.turns[0], system, raw) for task in tasks]
+        loaded = model.load()
+        messages = [text.prompt(loaded, task.turns[0]) for task in tasks]
         notes = fit(loaded, messages, output, nodes, widest, max_new_tokens, source=prompts)
         if as_json:
             print(json.dumps({"template": str(output)} | notes))

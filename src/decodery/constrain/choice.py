@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 import llguidance
+from annotated_types import MinLen
 
 from decodery.constrain.lib.matcher import MatcherConstraint
 
@@ -15,11 +17,7 @@ class Choice(MatcherConstraint):
     """The whole answer is exactly one of ``options``, over any tokenisation."""
 
     specimens = ({"options": ("ab", "abc", "ca")},)
-    options: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.options or not all(self.options):
-            raise ValueError("choice needs options, none of them empty, e.g. choice:options=[yes,no]")
+    options: Annotated[tuple[Annotated[str, MinLen(1)], ...], MinLen(1)]
 
     def grammar(self) -> str:
         return str(llguidance.LLMatcher.grammar_from_regex("|".join(re.escape(option) for option in self.options)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import llguidance
+from annotated_types import MinLen
 
 from decodery.constrain.lib.matcher import MatcherConstraint
 
@@ -17,11 +19,7 @@ class Regex(MatcherConstraint):
     """
 
     specimens = ({"pattern": "(a|bc|ca)*"},)
-    pattern: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.pattern:
-            raise ValueError("regex needs a pattern, e.g. regex:pattern=[0-9]+")
+    pattern: Annotated[str, MinLen(1)]
 
     def grammar(self) -> str:
         return str(llguidance.LLMatcher.grammar_from_regex(self.pattern))

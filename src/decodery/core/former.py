@@ -13,7 +13,7 @@ MOVED = {
     "decodery.errors": ("decodery.core.errors",),
     "decodery.law": ("decodery.core.law", "decodery.core.roles"),
     "decodery.model.thin": ("decodery.change.layer_speedup", "decodery.model.variant"),
-    "decodery.recipe": ("decodery.run.recipe",),
+    "decodery.recipe": ("decodery.run.recipe", "decodery.run.spec"),
     "decodery.registry": ("decodery.run.registry",),
     "decodery.tree": ("decodery.core.tree",),
     "decodery.words": ("decodery.core.values", "decodery.core.step", "decodery.core.roles", "decodery.model.variant"),

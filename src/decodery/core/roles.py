@@ -11,6 +11,7 @@ import torch
 
 from decodery.core.chooser import Chooser
 from decodery.core.law import Law, forbid
+from decodery.core.parameters import Parameters
 from decodery.core.plan import OFF, Plan
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
@@ -69,7 +70,7 @@ class Model(Protocol):
 
 
 @dataclass
-class Part:
+class Part(Parameters):
     """Anything a user may name: a dataclass whose fields are its parameters.
 
     Class attributes say what it is: ``paper`` where it comes from, ``lossless`` whether the output keeps the target's law.
@@ -114,6 +115,8 @@ class Guide(Part):
     """
 
     samples: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
+    """Whether a recipe may name it more than once."""
 
     def companions(self, prompt: Sequence[int]) -> dict[str, Companion]:
         """Other contexts to advance in lock-step with the session; their rows arrive in ``rows.companions``."""

@@ -6,8 +6,10 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Gt, Interval
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws
@@ -55,20 +57,17 @@ class Aded(Drafter):
 
     paper = "Adaptive Draft-Verification for Efficient Large Language Model Decoding (Liu et al. 2024)"
     specimens = ({"nodes": 4, "depth": 2, "simulations": 6, "k": 2, "contexts": 9},)
-    nodes: int = 12
-    depth: int = 6
-    simulations: int = 24
-    k: int = 12
-    rate: float = 0.5
-    c1: float = 1.25
-    c2: float = 19652.0
-    contexts: int = 1 << 15
+    nodes: Annotated[int, Ge(1)] = 12
+    depth: Annotated[int, Ge(1)] = 6
+    simulations: Annotated[int, Ge(1)] = 24
+    k: Annotated[int, Ge(1)] = 12
+    rate: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    c1: Annotated[float, Ge(0)] = 1.25
+    c2: Annotated[float, Gt(0)] = 19652.0
+    contexts: Annotated[int, Ge(1)] = 1 << 15
 
     def __post_init__(self) -> None:
-        if min(self.nodes, self.depth, self.simulations, self.k, self.contexts) < 1:
-            raise ValueError(f"aded needs nodes, depth, simulations, k and contexts >= 1, not {self}")
-        if not 0 < self.rate <= 1 or self.c1 < 0 or not self.c2 > 0:
-            raise ValueError(f"aded needs 0 < rate <= 1, c1 >= 0 and c2 > 0, not {self}")
+        super().__post_init__()
         self._matrix: dict[tuple[int, ...], dict[int, float]] = {}
 
     def begin(self, session: Session, laws: Laws) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from decodery.core.chooser import Chooser
@@ -15,7 +15,7 @@ from decodery.draft.lib.draft_model import Grown
 from decodery.model.session import Session
 from decodery.run.crew import next_step
 from decodery.run.loop import speculate
-from decodery.run.registry import default
+from decodery.run.registry import default, made
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Cascade(Grown):
     emits = frozenset({Scheme.CERTAIN, Scheme.IID})
     specimens = ({"path": "toy", "length": 2, "inner_draft": "ngram:min=1,length=2,width=2"}, {"length": 2})
     length: int = 8
-    inner_draft: Drafter = field(default_factory=lambda: default("draft", "ngram"))
+    inner_draft: Drafter = default("ngram")
     guess: int = 16
 
     def __post_init__(self) -> None:
@@ -53,8 +53,8 @@ class Cascade(Grown):
         super().begin(session, laws)
         # As the loop does: a one-hot law needs no random number. Neither verifier looks at the q of a guess.
         verify, free = (
-            default("verify", "greedy" if self._laws.greedy else "sample-and-match"),
-            default("constrain", "none"),
+            made("verify", "greedy" if self._laws.greedy else "sample-and-match"),
+            made("constrain", "none"),
         )
         drafter = copy.copy(self.inner_draft)  # the rows of a batch share what outlives a request only
         self._built = Built(drafter, verify, self._laws, free, None, wanted(drafter), lossless=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws
@@ -13,7 +16,6 @@ from decodery.model.session import Session
 
 BASE, MODULUS = 1_000_003, (1 << 61) - 1
 """Of the rolling hash. A collision costs a wrong guess and nothing else."""
-PICKS = ("first", "latest")
 SHORTEST = 2
 
 
@@ -31,13 +33,12 @@ class CopySpec(Drafter):
         "CopySpec: Accelerating LLMs with Speculative Copy-and-Paste Without Compromising Quality (Dumitru et al. 2025)"
     )
     specimens = ({"gamma": 1, "copy": 2}, {"gamma": 2, "copy": 2, "pick": "latest"})
-    gamma: int = 3
-    copy: int = 10
-    pick: str = "first"
+    gamma: Annotated[int, Ge(1)] = 3
+    copy: Annotated[int, Ge(1)] = 10
+    pick: Literal["first", "latest"] = "first"
 
     def __post_init__(self) -> None:
-        if self.gamma < 1 or self.copy < 1 or self.pick not in PICKS:
-            raise ValueError(f"copyspec needs gamma >= 1, copy >= 1 and pick={' or '.join(PICKS)}, not {self}")
+        super().__post_init__()
         self._leaving = pow(BASE, self.gamma, MODULUS)
 
     def begin(self, session: Session, laws: Laws) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
+
+from annotated_types import Ge, Le
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Model
@@ -25,20 +27,19 @@ class Datastore(Drafter):
 
     paper = "REST: Retrieval-Based Speculative Decoding (He et al. 2023)"
     specimens = ({"path": Store.of([[0, 1, 2, 0, 1, 0, 2, 1], [1, 0, 0, 1]], "toy 3"), "min": 1, "nodes": 3},)
-    path: object = ""
-    max: int = 16
-    min: int = 2
-    length: int = 10
-    nodes: int = 16
-    hits: int = 64
+    path: str | Path | Store = ""
+    max: Annotated[int, Le(REACH)] = 16
+    min: Annotated[int, Ge(1)] = 2
+    length: Annotated[int, Ge(1)] = 10
+    nodes: Annotated[int, Ge(1)] = 16
+    hits: Annotated[int, Ge(1)] = 64
 
     def __post_init__(self) -> None:
-        if not self.path or not isinstance(self.path, (str, Path, Store)):
+        super().__post_init__()
+        if not self.path:
             raise ValueError("datastore needs path=STORE, a directory made by: decodery index FILES -o STORE")
-        if not 1 <= self.min <= self.max <= REACH:
+        if self.min > self.max:
             raise ValueError(f"datastore needs 1 <= min <= max <= {REACH}, not min={self.min}, max={self.max}")
-        if min(self.length, self.nodes, self.hits) < 1:
-            raise ValueError(f"datastore needs length, nodes and hits >= 1, not {self}")
         self._store = self.path if isinstance(self.path, Store) else None
 
     def bind(self, model: Model) -> Self:

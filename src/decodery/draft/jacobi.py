@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws
@@ -24,11 +27,7 @@ class Jacobi(Drafter):
         "Accelerating Transformer Inference for Translation via Parallel Decoding (Santilli et al. 2023), algorithm 1"
     )
     specimens = ({"window": 2},)
-    window: int = 4
-
-    def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ValueError(f"jacobi needs window >= 1, not {self.window}")
+    window: Annotated[int, Ge(1)] = 4
 
     def begin(self, session: Session, laws: Laws) -> None:
         self._guesses: list[int] = []

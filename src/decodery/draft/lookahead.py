@@ -13,6 +13,9 @@ first n - 2 steps, while columns grow to their length, they go along with the te
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws
@@ -39,15 +42,11 @@ class Lookahead(Drafter):
 
     paper = "Break the Sequential Dependency of LLM Inference Using Lookahead Decoding (Fu et al. 2024), algorithm 2"
     specimens = ({"window": 2, "n": 3, "guesses": 2}, {"window": 2, "n": 2, "guesses": 2, "prompt": False})
-    window: int = 4
-    n: int = 4
-    guesses: int = 4
+    window: Annotated[int, Ge(1)] = 4
+    n: Annotated[int, Ge(2)] = 4
+    guesses: Annotated[int, Ge(1)] = 4
     prompt: bool = True
-    pool: int = 4096
-
-    def __post_init__(self) -> None:
-        if self.window < 1 or self.n < 2 or self.guesses < 1 or self.pool < 1:
-            raise ValueError(f"lookahead needs window >= 1, n >= 2, guesses >= 1 and pool >= 1, not {self}")
+    pool: Annotated[int, Ge(1)] = 4096
 
     def begin(self, session: Session, laws: Laws) -> None:
         self._pool: dict[int, list[tuple[int, ...]]] = {}

@@ -6,17 +6,18 @@ import copy
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
+
+from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Asking, Drafter, Laws, Model, ready
 from decodery.core.step import Step
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget, Scheme
-from decodery.draft.ngram import NGram
-from decodery.draft.recycling import Recycling
 from decodery.model.session import Session
 from decodery.plan.acceptance import Forecast, Rates
+from decodery.run.registry import made
 
 
 @dataclass
@@ -31,14 +32,13 @@ class Mix(Drafter):
 
     paper = "RASD: Retrieval-Augmented Speculative Decoding (Quan et al. 2025), tree fusion"
     accepts = frozenset({Scheme.CERTAIN})
-    specimens = ({"parts": (NGram(min=1, length=2), Recycling()), "nodes": 4},)
+    specimens = ({"parts": ("ngram:min=1,length=2", "recycling"), "nodes": 4},)
     parts: tuple[Drafter, ...] = ()
-    nodes: int = 24
+    nodes: Annotated[int, Ge(1)] = 24
 
     def __post_init__(self) -> None:
-        self.parts = tuple(self.parts) or (NGram(), Recycling())
-        if self.nodes < 1:
-            raise ValueError(f"mix needs nodes >= 1, not {self.nodes}")
+        super().__post_init__()
+        self.parts = self.parts or (made("draft", "ngram"), made("draft", "recycling"))
         self._rates = Rates()
 
     def inner(self) -> tuple[Drafter, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Annotated
+
+from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws
@@ -23,13 +26,14 @@ class NGram(Drafter):
     paper = "Prompt Lookup Decoding (Saxena 2023); Inference with Reference (Yang et al. 2023)"
     specimens = ({"min": 1, "length": 2}, {"min": 1, "length": 2, "width": 2})
     max: int = 4
-    min: int = 1
-    length: int = 10
-    width: int = 1
+    min: Annotated[int, Ge(1)] = 1
+    length: Annotated[int, Ge(1)] = 10
+    width: Annotated[int, Ge(1)] = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.max or self.length < 1 or self.width < 1:
-            raise ValueError(f"ngram needs 1 <= min <= max, length >= 1 and width >= 1, not {self}")
+        super().__post_init__()
+        if self.min > self.max:
+            raise ValueError(f"ngram needs 1 <= min <= max, not min={self.min}, max={self.max}")
 
     def begin(self, session: Session, laws: Laws) -> None:
         self._ends: dict[tuple[int, ...], list[int]] = {}

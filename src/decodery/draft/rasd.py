@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -40,7 +40,7 @@ class Rasd(Grown):
     )
     length: int = 3
     width: int = 1
-    retrieve: Drafter = field(default_factory=lambda: default("draft", "ngram", max=3, min=1, length=10, width=4))
+    retrieve: Drafter = default("ngram", max=3, min=1, length=10, width=4)
     k: int = 10
     nodes: int = 16
 

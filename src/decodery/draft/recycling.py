@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws
@@ -29,10 +31,11 @@ class Recycling(Drafter):
 
     paper = "Turning Trash into Treasure: Accelerating Inference of LLMs with Token Recycling (Luo et al. 2024)"
     template: str = "small"
-    k: int = 8
+    k: Annotated[int, Ge(1)] = 8
     prompt: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._paths = template_of(self.template, self.k)
         self._after: dict[int, list[int]] = {}
 

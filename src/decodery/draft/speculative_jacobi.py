@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import torch
+from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws, Model
@@ -14,8 +15,6 @@ from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme, Tensor
 from decodery.draft.lib.window import rows_along
 from decodery.model.session import Session
-
-FILLS = ("repeat", "random")
 
 
 class Guess(NamedTuple):
@@ -41,14 +40,8 @@ class SpeculativeJacobi(Drafter):
     )
     emits = frozenset({Scheme.CERTAIN, Scheme.IID})
     specimens = ({"window": 2}, {"window": 1, "fill": "random"})
-    window: int = 4
-    fill: str = "repeat"
-
-    def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ValueError(f"speculative-jacobi needs window >= 1, not {self.window}")
-        if self.fill not in FILLS:
-            raise ValueError(f"speculative-jacobi fills with {' or '.join(FILLS)}, not {self.fill!r}")
+    window: Annotated[int, Ge(1)] = 4
+    fill: Literal["repeat", "random"] = "repeat"
 
     def bind(self, model: Model) -> Self:
         self._vocab = model.vocab

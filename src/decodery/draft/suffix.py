@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, groupby
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
+from annotated_types import Ge, Gt
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws, Model
@@ -48,17 +49,14 @@ class Suffix(Drafter):
         {"nodes": 3, "factor": 2.0, "recall": 0},
         {"nodes": 3, "corpus": Store.of([[0, 1, 2, 0, 1, 0, 2, 1]], "toy 3")},
     )
-    min: int = 1
-    nodes: int = 16
-    factor: float = 4.0
-    recall: int = 1 << 15
-    corpus: object = ""
+    min: Annotated[int, Ge(1)] = 1
+    nodes: Annotated[int, Ge(1)] = 16
+    factor: Annotated[float, Gt(0)] = 4.0
+    recall: Annotated[int, Ge(0)] = 1 << 15
+    corpus: str | Path | Store = ""
 
     def __post_init__(self) -> None:
-        if self.min < 1 or self.nodes < 1 or not self.factor > 0 or self.recall < 0:
-            raise ValueError(f"suffix needs min >= 1, nodes >= 1, factor > 0 and recall >= 0, not {self}")
-        if not isinstance(self.corpus, (str, Path, Store)):
-            raise ValueError("suffix takes corpus=STORE, a directory made by: decodery index FILES -o STORE")
+        super().__post_init__()
         self._corpus: Store | None = None
         self._past = Past(self.recall)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import torch
+from annotated_types import Ge
 
 from decodery.core.errors import PartsClash
 from decodery.core.roles import Guide, Model
@@ -29,12 +29,8 @@ class ClassifierFree(Guide):
 
     paper = "Stay on topic with Classifier-Free Guidance (Sanchez et al. 2023)"
     specimens = ({"negative": "b"},)
-    scale: float = 1.5
+    scale: Annotated[float, Ge(0)] = 1.5
     negative: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.scale < math.inf:
-            raise ValueError(f"cfg needs a scale >= 0 (1 changes nothing, 1.5 is usual), not {self.scale}")
 
     def bind(self, model: Model) -> Self:
         self._tokens = tuple(model.encode(self.negative)) or tuple(sorted(model.eos)[:1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -21,10 +20,6 @@ class Frequency(Guide):
 
     specimens = ({"penalty": 0.8},)
     penalty: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.penalty):
-            raise ValueError(f"frequency needs a finite penalty, e.g. 0.5, not {self.penalty}")
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         vocab = logits.shape[-1]

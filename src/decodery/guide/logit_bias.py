@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
+
+from annotated_types import Lt
+from pydantic import AllowInfNan
 
 from decodery.core.roles import Guide, Model
 from decodery.core.values import Rows, Tensor
@@ -19,12 +22,7 @@ class LogitBias(Guide):
     """
 
     specimens = ({"bias": {0: 1.0, "b": -0.5}},)
-    bias: dict[int | str, float]
-
-    def __post_init__(self) -> None:
-        for key, value in self.bias.items():
-            if not value < math.inf:
-                raise ValueError(f"logit-bias for {key!r} must be a number or -inf, not {value}")
+    bias: dict[int | str, Annotated[float, AllowInfNan(True), Lt(math.inf)]]
 
     def bind(self, model: Model) -> Self:
         self._bias: dict[int, float] = {}

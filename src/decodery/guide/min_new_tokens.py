@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import torch
+from annotated_types import Ge
 
 from decodery.core.roles import Guide, Model
 from decodery.core.values import Rows, Tensor
@@ -16,11 +17,7 @@ class MinNewTokens(Guide):
     """Forbids the end of sequence until the answer has ``n`` tokens; stop strings and limits still end it."""
 
     specimens = ({"n": 2},)
-    n: int = 16
-
-    def __post_init__(self) -> None:
-        if self.n < 0:
-            raise ValueError(f"min-new-tokens needs n >= 0, not {self.n}")
+    n: Annotated[int, Ge(0)] = 16
 
     def bind(self, model: Model) -> Self:
         self._eos = sorted(model.eos)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
@@ -18,11 +20,7 @@ class MinP(Guide):
     paper = "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs (Nguyen et al. 2024)"
     samples = True
     specimens = ({"p": 0.3},)
-    p: float = 0.05
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"min-p needs 0 <= p <= 1, not {self.p}")
+    p: Annotated[float, Interval(ge=0, le=1)] = 0.05
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         if self.p == 0:

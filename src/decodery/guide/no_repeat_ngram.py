@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
@@ -16,11 +18,7 @@ class NoRepeatNGram(Guide):
 
     paper = "A Deep Reinforced Model for Abstractive Summarization (Paulus et al. 2018), section 2.5"
     specimens = ({"n": 2},)
-    n: int = 3
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"no-repeat-ngram needs n >= 1, not {self.n}")
+    n: Annotated[int, Ge(1)] = 3
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         n, context = self.n, rows.context

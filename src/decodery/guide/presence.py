@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from decodery.core.roles import Guide
@@ -19,10 +18,6 @@ class Presence(Guide):
 
     specimens = ({"penalty": 0.8},)
     penalty: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.penalty):
-            raise ValueError(f"presence needs a finite penalty, e.g. 0.5, not {self.penalty}")
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         for seen in places(rows, rows.prompt):

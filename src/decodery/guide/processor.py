@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -24,17 +25,13 @@ class Processor(Guide):
     remembers earlier calls would remember refused drafts too. Naming a temperature beside it makes tokens be drawn.
     """
 
+    repeats = True
     specimens = ({"processor": _favour_echo},)
-    processor: object
-
-    def __post_init__(self) -> None:
-        if not callable(self.processor):
-            raise ValueError(f"processor needs a LogitsProcessor, to call with (ids, scores), not {self.processor!r}")
-        self._process: Callable[[Tensor, Tensor], Tensor] = self.processor
+    processor: Callable[..., Any]
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         context = torch.tensor(rows.context, dtype=torch.long, device=logits.device)
         for row, path in enumerate(rows.paths):
             words = torch.cat([context, context.new_tensor(path)])
-            logits[row] = self._process(words[None], logits[row : row + 1])[0]
+            logits[row] = self.processor(words[None], logits[row : row + 1])[0]
         return logits

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Gt
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
@@ -19,11 +21,7 @@ class Repetition(Guide):
 
     paper = "CTRL: A Conditional Transformer Language Model for Controllable Generation (Keskar et al. 2019)"
     specimens = ({"penalty": 1.5},)
-    penalty: float = 1.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.penalty < math.inf:
-            raise ValueError(f"repetition needs a penalty above 0 (1 changes nothing), not {self.penalty}")
+    penalty: Annotated[float, Gt(0)] = 1.1
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         for seen in places(rows, 0):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
@@ -16,11 +18,7 @@ class Temperature(Guide):
 
     samples = True
     specimens = ({"t": 0.7}, {"t": 0.0})
-    t: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.t < 0:
-            raise ValueError(f"temperature must not be negative, not {self.t}")
+    t: Annotated[float, Ge(0)] = 1.0
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         if self.t == 0:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
@@ -17,11 +19,7 @@ class TopK(Guide):
     paper = "Hierarchical Neural Story Generation (Fan et al. 2018)"
     samples = True
     specimens = ({"k": 2},)
-    k: int = 50
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"top-k needs k >= 1, not {self.k}; leave the guide out to keep all tokens")
+    k: Annotated[int, Ge(1)] = 50
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         least = logits.topk(min(self.k, logits.shape[-1])).values[:, -1:]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
@@ -21,11 +23,7 @@ class TopP(Guide):
     paper = "The Curious Case of Neural Text Degeneration (Holtzman et al. 2020)"
     samples = True
     specimens = ({"p": 0.7},)
-    p: float = 0.9
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"top-p needs 0 <= p <= 1, not {self.p}")
+    p: Annotated[float, Interval(ge=0, le=1)] = 0.9
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         if self.p == 1:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
@@ -21,11 +23,7 @@ class TypicalP(Guide):
     paper = "Locally Typical Sampling (Meister et al. 2023)"
     samples = True
     specimens = ({"p": 0.6},)
-    p: float = 0.95
-
-    def __post_init__(self) -> None:
-        if not 0 < self.p <= 1:
-            raise ValueError(f"typical-p needs 0 < p <= 1, not {self.p}")
+    p: Annotated[float, Interval(gt=0, le=1)] = 0.95
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
         if self.p == 1:

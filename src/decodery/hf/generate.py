@@ -37,8 +37,9 @@ from decodery.model.turn import forward
 from decodery.run.build import build
 from decodery.run.crew import Crew, Failed
 from decodery.run.loop import launch
-from decodery.run.recipe import Recipe, Spec
+from decodery.run.recipe import Recipe
 from decodery.run.registry import name_of
+from decodery.run.spec import Spec
 from decodery.search.beam import Beam
 
 GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
@@ -149,8 +150,9 @@ class CustomGenerate:
         draft, guide = [*drafts, self.recipe.draft][0], self.recipe.guide
         if config.num_beams > 1:
             search: Search = Beam(config.num_beams, config.length_penalty, config.early_stopping)
-            return replace(self.recipe, draft=draft, search=search)
-        return replace(self.recipe, draft=draft, guide=(Temperature(), *guide) if config.do_sample else guide)
+            return self.recipe.replace(draft=draft, search=search)
+        draws = config.do_sample and not any(one.samples for one in guide)
+        return self.recipe.replace(draft=draft, guide=(Temperature(), *guide) if draws else guide)
 
 
 def _sessions(model: Model, rows: Sequence[Row]) -> list[Session]:

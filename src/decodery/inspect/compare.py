@@ -1,4 +1,4 @@
-"""Several drafters on one prompt, greedily, side by side."""
+"""Several drafters on one prompt, side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from decodery.core.errors import PartsClash
 from decodery.core.stats import Stats
 from decodery.model.model import Model
 from decodery.run.answer import Output, stream
-from decodery.run.recipe import specs
+from decodery.run.recipe import Recipe
+from decodery.run.spec import specs
 
 TIE = 1e-3
 """Two logits closer than this may change places between a pass of one row and a pass of several (float rounding)."""
@@ -49,14 +50,22 @@ class Row:
 
 
 def compare_drafts(
-    model: Model, prompt: Any, drafts: str, max_new_tokens: int, rounds: int, plan: str = "off"
+    model: Model,
+    prompt: Any,
+    drafts: str,
+    max_new_tokens: int,
+    rounds: int,
+    plan: str = "off",
+    others: Recipe | None = None,
 ) -> Iterator[list[Row]]:
     """Run plain decoding and each drafter, ``rounds`` times in turn; yields the rows as they fill.
 
     ``identical`` is judged token by token against plain decoding; where they part at a tie of logits below ``TIE``, the
-    row says yes and the note names the tie.
+    row says yes and the note names the tie. ``others``: the parts that all of them share; where a guide of these samples,
+    answers are draws and nothing is judged.
     """
-    names = specs(drafts)
+    others = others or Recipe.of()
+    greedy, names = not any(guide.samples for guide in others.guide), specs(drafts)
     rows = [Row(name) for name in (names if "none" in names else ["none", *names])]
     rows.sort(key=lambda row: row.draft != "none")
     yield rows
@@ -65,7 +74,8 @@ def compare_drafts(
     for _ in range(rounds):
         for row in rows:
             try:
-                output, margin = _run(model, prompt, row.draft, max_new_tokens, plan)
+                recipe = others.replace(draft=row.draft)
+                output, margin = _run(model, prompt, recipe, max_new_tokens, plan)
             except PartsClash as clash:
                 row.note = str(clash)
                 yield rows
@@ -74,7 +84,8 @@ def compare_drafts(
                 reference, gaps = output.tokens, margin
             row.speeds.append(output.stats.tokens_per_second)
             row.stats, row.plain = output.stats, rows[0].speed
-            row.identical, row.note = judge(output.tokens, reference, gaps)
+            if greedy:
+                row.identical, row.note = judge(output.tokens, reference, gaps)
             yield rows
 
 
@@ -90,8 +101,8 @@ def judge(tokens: list[int], reference: list[int], gaps: list[float]) -> tuple[b
     return (True, "") if len(tokens) == len(reference) else (False, f"{len(tokens)} tokens instead of {len(reference)}")
 
 
-def _run(model: Model, prompt: Any, draft: str, max_new_tokens: int, plan: str) -> tuple[Output, list[float]]:
-    pieces = stream(model, prompt, draft=draft, max_new_tokens=max_new_tokens, plan=plan)
+def _run(model: Model, prompt: Any, recipe: Recipe, max_new_tokens: int, plan: str) -> tuple[Output, list[float]]:
+    pieces = stream(model, prompt, recipe=recipe, max_new_tokens=max_new_tokens, plan=plan, seed=0)
     gaps = []
     for piece in pieces:
         if piece.step is not None:

@@ -23,7 +23,8 @@ from decodery.plan.planner import plans
 from decodery.run.build import build
 from decodery.run.crew import Crew, Failed
 from decodery.run.loop import launch
-from decodery.run.recipe import Recipe, Spec
+from decodery.run.recipe import Recipe
+from decodery.run.spec import Spec
 
 
 class Chosen(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -21,7 +20,7 @@ def build(recipe: Recipe, model: Model) -> Built:
     """Bind a recipe to a model. Raises ``PartsClash`` naming the two that do not fit and why."""
     greedy = not any(guide.samples for guide in recipe.guide)
     verify = recipe.verify or (Greedy() if greedy else Residual())
-    check(dataclasses.replace(recipe, verify=verify), model)
+    check(recipe.replace(verify=verify), model)
     draft, verify, constrain = _bound(recipe.draft, model), _bound(verify, model), _bound(recipe.constrain, model)
     guides = tuple(_bound(guide, model) for guide in recipe.guide)
     search = recipe.search and _bound(recipe.search, model)

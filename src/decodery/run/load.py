@@ -11,7 +11,7 @@ from decodery.core.errors import DecoderyError
 from decodery.model.change import Change
 from decodery.model.load import load as load_with
 from decodery.model.model import Model
-from decodery.run.recipe import Spec, part
+from decodery.run.spec import Spec, part
 
 ChangeSpec = Spec | Change
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Interval
 
 from decodery.core.chooser import Chooser
 from decodery.core.law import Law
@@ -31,12 +33,8 @@ class RapidVerify(Verifier):
     lossless = False
     accepts = frozenset({Scheme.CERTAIN, Scheme.IID})
     specimens = ({"eta": 5.0},)
-    eta: float = 5.0
-    tail: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.eta < 0 or not 0 <= self.tail <= 1:
-            raise ValueError(f"rapid needs eta >= 0 and tail from 0 to 1, not eta={self.eta}, tail={self.tail}")
+    eta: Annotated[float, Ge(0)] = 5.0
+    tail: Annotated[float, Interval(ge=0, le=1)] = 0.1
 
     def __call__(self, tree: TokenTree, p: Law, rows: Rows, rng: Chooser) -> Verdict:
         def choose(p: Law, row: int, children: Sequence[Child]) -> Child | int | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 
 from decodery.core.chooser import Chooser
 from decodery.core.law import Law
@@ -25,12 +27,8 @@ class Typical(Verifier):
 
     paper = "Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads (Cai et al. 2024)"
     lossless = False
-    epsilon: float = 0.09
-    alpha: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not 0 < self.epsilon < 1 or not 0 < self.alpha < 1:
-            raise ValueError(f"typical needs epsilon and alpha between 0 and 1, not {self.epsilon} and {self.alpha}")
+    epsilon: Annotated[float, Interval(gt=0, lt=1)] = 0.09
+    alpha: Annotated[float, Interval(gt=0, lt=1)] = 0.3
 
     def __call__(self, tree: TokenTree, p: Law, rows: Rows, rng: Chooser) -> Verdict:
         log_p: dict[int, float] = {ROOT: 0.0}

@@ -1,0 +1,225 @@
+"""Options that commands share, in groups: a command takes a group as one parameter, and its options are made of that.
+
+The options for parts are made of the table of roles, so a new role needs no line here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_type_hints
+
+import typer
+from rich.markup import escape
+
+from decodery.cli.common import app, conversation, silence
+from decodery.core.errors import DecoderyError
+from decodery.run.registry import ROLES
+
+if TYPE_CHECKING:
+    from decodery.model.model import Model
+    from decodery.run.recipe import Recipe
+
+MODEL = Annotated[
+    str, typer.Option("--model", "-m", envvar="DECODERY_MODEL", help="Hub id, directory, .gguf file or smollm2.")
+]
+BACKEND = Annotated[
+    str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
+]
+TOKENS = Annotated[int, typer.Option("--max-new-tokens", "-n", help="At most so many new tokens.")]
+PROMPT = Annotated[str, typer.Argument(help="The prompt; - reads standard input.")]
+STOP = Annotated[list[str], typer.Option(help="Stop string; may be given several times.")]
+SEED = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
+PLAN = Annotated[str, typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all).")]
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+SHOW_DRAFT = Annotated[bool, typer.Option(help="Colour what drafts contributed.")]
+LIMIT = Annotated[int | None, typer.Option(help="At most so many prompts, spread over the categories.")]
+MEMORY = Annotated[
+    Path | None,
+    typer.Option(help="Keep what the drafter learns in this file: read if it is there, written at the end."),
+]
+QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
+TEMPERATURE = Annotated[float | None, typer.Option("--temperature", "-t", help="Short for --guide temperature:T.")]
+RECIPE = Annotated[Path | None, typer.Option(help="A recipe file in YAML or JSON instead of options for the parts.")]
+
+
+@dataclass
+class Group:
+    """Options that belong together. A command's default for its parameter, a group, holds the defaults of these options."""
+
+    def declared(self) -> list[inspect.Parameter]:
+        """The options as typer reads them from a signature."""
+        hints = get_type_hints(type(self), include_extras=True)
+        return [_parameter(f.name, hints[f.name], getattr(self, f.name)) for f in dataclasses.fields(self)]
+
+    def given(self, values: dict[str, Any], context: typer.Context) -> Self:
+        """This group with the values of a call."""
+        return dataclasses.replace(self, **values)
+
+
+@dataclass
+class ModelOptions(Group):
+    """Which model, and how it is run."""
+
+    model: MODEL = "smollm2"
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    device: Annotated[
+        str | None, typer.Option(help="Where torch computes: cpu (the default), cuda, cuda:1, mps ...")
+    ] = None
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None
+    trust_remote_code: Annotated[bool, typer.Option(help="Let the model's repository run code of its own here.")] = (
+        False
+    )
+    backend: BACKEND = "torch"
+    change: Annotated[list[str], typer.Option(help=escape(ROLES["change"].help))] = dataclasses.field(
+        default_factory=list
+    )
+
+    def load(self, **others: Any) -> Model:
+        """The model, loaded; ``others`` take the place of options."""
+        silence()
+        from decodery.run.load import load
+
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | others
+        return load(options.pop("model"), **options)
+
+
+@dataclass
+class TextOptions(Group):
+    """How the prompt becomes the model's input."""
+
+    raw: Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")] = False
+    system: Annotated[str, typer.Option(help="System message.")] = ""
+
+    def prompt(self, model: Model, text: str) -> Any:
+        """What to decode; ``-`` stands for standard input."""
+        return conversation(model, sys.stdin.read() if text == "-" else text, self.system, self.raw)
+
+
+@dataclass
+class RecipeOptions(Group):
+    """An option for each role of the table, ``--temperature`` and ``--recipe``. ``specs``: what was given, by role."""
+
+    specs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    temperature: float | None = None
+    file: Path | None = None
+    draft_names: ClassVar[tuple[str, ...]] = ()
+    draft_help: ClassVar[str] = ""
+
+    def declared(self) -> list[inspect.Parameter]:
+        found = []
+        for name, role in ROLES.items():
+            if role.recipe:
+                declarations, told = [f"--{name}", *([role.flag] if role.flag else [])], role.help
+                if name == "draft":
+                    declarations, told = [*declarations, *self.draft_names], self.draft_help or told
+                kind: Any = list[str] if role.many else str | None
+                hint = Annotated[kind, typer.Option(*declarations, help=escape(told))]
+                found.append(_parameter(name, hint, self.specs.get(name, [] if role.many else None)))
+        found.append(_parameter("temperature", TEMPERATURE, None))
+        return [*found, _parameter("recipe", RECIPE, None)]
+
+    def given(self, values: dict[str, Any], context: typer.Context) -> Self:
+        file, temperature = values.pop("recipe"), values.pop("temperature")
+        told = [name for name in [*values, "temperature"] if _was_typed(context, name)]
+        if file is not None and told:
+            named = " and ".join(f"--{name}" for name in told)
+            raise DecoderyError(f"--recipe names all parts already; leave out {named}, or --recipe")
+        specs = {name: value for name, value in values.items() if value not in (None, [], "")}
+        return dataclasses.replace(self, specs={} if file else specs, temperature=temperature, file=file)
+
+    def recipe(self) -> Recipe:
+        """The recipe of the options, or the one in the file."""
+        from decodery.run.recipe import Recipe
+
+        if self.file is not None:
+            return Recipe.from_text(_text(self.file))
+        guides = self.specs.get("guide", [])
+        if self.temperature is not None:
+            guides = [*guides, f"temperature:{self.temperature}"]
+        return Recipe.of(**{**self.specs, "guide": guides})
+
+
+@dataclass
+class DraftsOptions(RecipeOptions):
+    """The same, where ``--draft`` names several drafters that are compared under the other parts."""
+
+    draft_help: ClassVar[str] = "Drafters to compare, separated by commas."
+
+    def drafts(self) -> str:
+        """The drafters, separated by commas; of a recipe in a file its own."""
+        from decodery.run.spec import text_of
+
+        return text_of(self.recipe().draft) if self.file is not None else str(self.specs.get("draft", "none"))
+
+    def recipe(self) -> Recipe:
+        """The other parts."""
+        if self.file is not None:
+            return super().recipe()
+        others = {role: spec for role, spec in self.specs.items() if role != "draft"}
+        return RecipeOptions(others, self.temperature).recipe()
+
+
+@dataclass
+class BenchOptions(DraftsOptions):
+    """The same for ``bench``."""
+
+    draft_names: ClassVar[tuple[str, ...]] = ("--methods",)
+    draft_help: ClassVar[str] = "Drafters, separated by commas; DRAFT&VERIFY, DRAFT@torch, or all-training-free."
+
+
+def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command of the application; parameters whose default is a group stand for the options of that group.
+
+    Errors that the user can mend are told by the command itself, those of reading options included.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        groups = {p.name: p.default for p in signature.parameters.values() if isinstance(p.default, Group)}
+        own = [p.replace(kind=p.KEYWORD_ONLY) for p in signature.parameters.values() if p.name not in groups]
+        parts = {name: group.declared() for name, group in groups.items()}
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+        @wraps(function)
+        def run(context: typer.Context, **values: Any) -> None:
+            from decodery.cli.common import errors
+
+            with errors():
+                for name, group in groups.items():
+                    mine = {one.name: values.pop(one.name) for one in parts[name]}
+                    values[name] = group.given(mine, context)
+                function(**values)
+
+        flat = [context, *own, *(one for group in parts.values() for one in group)]
+        run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in flat}
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option came from the command line, not from a configuration file or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def _text(file: Path) -> str:
+    """The text of a recipe file."""
+    if not file.is_file():
+        raise DecoderyError(f"no such recipe file: {file}")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DecoderyError(f"the recipe file {file} is not UTF-8 text: {error}") from error
