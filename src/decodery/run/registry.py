@@ -109,6 +109,7 @@ ROLES: dict[str, Role] = {
             "logit-bias": "decodery.guide.logit_bias:LogitBias",
             "min-new-tokens": "decodery.guide.min_new_tokens:MinNewTokens",
             "cfg": "decodery.guide.cfg:ClassifierFree",
+            "dola": "decodery.guide.dola:Dola",
             "processor": "decodery.guide.processor:Processor",
         },
     ),
