@@ -130,6 +130,7 @@ ROLES: dict[str, Role] = {
         help="Search, e.g. beam:width=4.",
         parts={
             "beam": "decodery.search.beam:Beam",
+            "best-of-n": "decodery.search.best_of_n:BestOfN",
         },
     ),
     "change": Role(
