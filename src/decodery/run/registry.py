@@ -131,6 +131,7 @@ ROLES: dict[str, Role] = {
         parts={
             "beam": "decodery.search.beam:Beam",
             "best-of-n": "decodery.search.best_of_n:BestOfN",
+            "first-finish": "decodery.search.first_finish:FirstFinish",
         },
     ),
     "change": Role(
