@@ -68,6 +68,40 @@ def test_model_and_parts_from_environment_config_and_recipe(tiny: str, tmp_path:
     assert answer["recipe"] == {"draft": {"ngram": {"width": 2}}, "guide": [{"repetition": {"penalty": 1.5}}]}
 
 
+def test_compare_under_other_parts(tiny: str, tmp_path: Path) -> None:
+    """The other parts hold for all drafters; where answers are draws, none is called equal or different."""
+    common = ("compare", "w5 w9 w12", "-m", tiny, "-n", "8", "--json")
+    rows = json.loads(call(*common, "-d", "ngram", "-g", "repetition:1.3").stdout)
+    assert [row["identical"] for row in rows] == [True, True]
+    rows = json.loads(call(*common, "-d", "ngram", "-t", "0.9").stdout)
+    assert [row["identical"] for row in rows] == [None, None]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("draft: {ngram: {max: 2}}\nguide: [{repetition: 1.3}]\n")
+    rows = json.loads(call(*common, "--recipe", str(recipe)).stdout)
+    assert [row["draft"] for row in rows] == ["none", "ngram:max=2"]
+
+
+def test_a_configuration_file_says_what_it_means(tiny: str, tmp_path: Path) -> None:
+    config, recipe = tmp_path / "config.yaml", tmp_path / "recipe.yaml"
+    recipe.write_text("draft: jacobi\n")
+    config.write_text(f"model: {tiny}\ndraft: ngram\nguide: repetition:1.5\nmax_new_tokens: 3\n")
+    answer = json.loads(call("--config", str(config), "run", "w5 w9", "--json").stdout)
+    assert answer["recipe"] == {"draft": "ngram", "guide": [{"repetition": {"penalty": 1.5}}]}
+    answer = json.loads(call("--config", str(config), "run", "w5", "--json", "--recipe", str(recipe)).stdout)
+    assert answer["recipe"] == {"draft": "jacobi"}  # a default gives way to what was typed
+    config.write_text("drafts: ngram\n")
+    assert "Did you mean 'draft'" in call("--config", str(config), "run", "x", code=2).stderr.replace("\n", " ")
+
+
+def test_bench_under_other_parts(tiny: str, tmp_path: Path) -> None:
+    questions = tmp_path / "prompts.txt"
+    questions.write_text("a b a b\nb c\n")
+    options = ("-m", tiny, "--backend", "torch", "-n", "6", "--report", str(tmp_path / "out"), "-d", "ngram")
+    call("bench", "prompts", str(questions), *options, "-g", "top-k:3", "--verify", "block", "-t", "0.8")
+    parts = json.loads((tmp_path / "out" / "run.json").read_text())["config"]["parts"]
+    assert parts == {"verify": "block", "guide": [{"top-k": {"k": 3}}, {"temperature": {"t": 0.8}}]}
+
+
 def test_compare(tiny: str) -> None:
     rows = json.loads(call("compare", "w5 w9 w12", "-m", tiny, "-n", "20", "--json").stdout)
     assert [row["draft"] for row in rows] == ["none", "ngram", "recycling", "jacobi", "model"]

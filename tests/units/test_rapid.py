@@ -119,5 +119,5 @@ def test_bad_drafter(bad: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("bad", [{"eta": -1.0}, {"tail": 2.0}])
 def test_bad_verifier(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="rapid needs"):
+    with pytest.raises(ValueError, match=r"RapidVerify needs (eta >= 0|0 <= tail <= 1), not"):
         RapidVerify(**bad)

@@ -29,8 +29,7 @@ class Edge:
     __slots__ = ("below", "chance", "n", "token", "total")
 
     def __init__(self, token: int, chance: float) -> None:
-        self.token, self.chance = token, chance
-        self.n, self.total = 0, 0.0
+        self.token, self.chance, self.n, self.total = token, chance, 0, 0.0
         self.below: list[Edge] | None = None
 
     def choose(self, below: Sequence[Edge], c1: float, c2: float) -> Edge:
