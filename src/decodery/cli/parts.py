@@ -62,12 +62,14 @@ def show(
 
 
 def _facts(entry: Any) -> dict[str, str]:
+    from decodery.run.spec import needs_of
+
     kind = entry.part
     return {
         "role": entry.role,
         "name": entry.name,
         "lossless": _yes(kind.lossless),
-        "needs": ", ".join(sorted(cap.value for cap in kind.needs)),
+        "needs": ", ".join(needs_of(entry)),
         "what": (kind.__doc__ or "").strip().splitlines()[0],
         "paper": kind.paper,
     }

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from decodery.core.errors import DecoderyError, UnknownPart
@@ -14,7 +14,7 @@ from decodery.core.parameters import checked, has_default, hints_of, json_schema
 from decodery.core.roles import Part
 from decodery.core.written import Written, from_yaml, plain, read, resolved, split
 from decodery.run.outside import target_in
-from decodery.run.registry import find, name_of, names, nearest, role_of_class
+from decodery.run.registry import Entry, find, name_of, names, nearest, role_of_class
 
 Spec = str | Mapping[str, Any] | Part
 """``"ngram:max=4,width=3"``, ``{"ngram": {"max": 4, "width": 3}}`` or ``NGram(max=4, width=3)``.
@@ -180,3 +180,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
+
+
+def needs_of(entry: Entry) -> list[str]:
+    """What a model must be able to do for this part, under the first of its specimen parameters."""
+    specimens: Sequence[Mapping[str, Any]] = getattr(entry.part, "specimens", ({},))
+    return sorted(cap.value for cap in part(entry.role, {entry.name: dict(specimens[0])}).needs)
