@@ -65,7 +65,8 @@ class Stop:
         """Book tokens until one ends the answer; returns how many count."""
         for count, token in enumerate(tokens, 1):
             self.emitted += 1
-            if (self.text is not None and self.text.push(token)) or token in self.eos:
+            ends = token in self.eos
+            if (self.text is not None and self.text.push(token, shown=not ends)) or ends:
                 self.reason = "stop"
                 return count
             if self.emitted >= self.max_new_tokens:
