@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
+from decodery.guide.lib.extremes import fit, moderate, within
 from decodery.guide.lib.places import places
 
 
@@ -25,6 +26,12 @@ class Presence(Guide):
             raise ValueError(f"presence needs a finite penalty, e.g. 0.5, not {self.penalty}")
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
-        for seen in places(rows, rows.prompt):
-            logits[seen] -= self.penalty
-        return logits
+        if moderate(self.penalty):
+            return _less(logits, rows, self.penalty)
+        return fit(_less(logits.double(), rows, within(self.penalty)), logits.dtype)
+
+
+def _less(logits: Tensor, rows: Rows, penalty: float) -> Tensor:
+    for seen in places(rows, rows.prompt):
+        logits[seen] -= penalty
+    return logits

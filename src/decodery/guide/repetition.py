@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
+from decodery.guide.lib.extremes import fit, ordinary, within
 from decodery.guide.lib.places import places
 
 
@@ -23,10 +24,16 @@ class Repetition(Guide):
 
     def __post_init__(self) -> None:
         if not 0 < self.penalty < math.inf:
-            raise ValueError(f"repetition needs a penalty above 0 (1 changes nothing), not {self.penalty}")
+            raise ValueError(f"repetition needs a finite penalty above 0 (1 changes nothing), not {self.penalty}")
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
-        for seen in places(rows, 0):
-            old = logits[seen]
-            logits[seen] = (old * self.penalty).where(old < 0, old / self.penalty)
-        return logits
+        if ordinary(self.penalty):
+            return _divided(logits, rows, self.penalty)
+        return fit(_divided(logits.double(), rows, within(self.penalty)), logits.dtype)
+
+
+def _divided(logits: Tensor, rows: Rows, penalty: float) -> Tensor:
+    for seen in places(rows, 0):
+        old = logits[seen]
+        logits[seen] = (old * penalty).where(old < 0, old / penalty)
+    return logits
