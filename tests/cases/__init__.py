@@ -1,0 +1,1 @@
+"""Inputs that once failed, a file for each kind of fault."""

@@ -232,7 +232,13 @@ class Verifier(Part):
 
 @dataclass
 class Constraint(Part):
-    """What may follow. States are values, so a tree of drafts is a tree of states. None as a state means forbidden."""
+    """What may follow. States are values, so a tree of drafts is a tree of states. None as a state means forbidden.
+
+    ``literal``: the text of an answer is that of its tokens as the constraint reads them, a first space included, which
+    some tokenizers take off at the beginning of a text.
+    """
+
+    literal: ClassVar[bool] = False
 
     def start(self, prompt: Sequence[int]) -> Any:
         """The state before the first new token."""

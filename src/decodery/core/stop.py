@@ -77,7 +77,7 @@ class Stop:
     def read(self, step: Step, session: Session) -> None:
         """Turn a step's tokens into text; where a stop string is complete, the answer ends with that token."""
         for count, token in enumerate(step.tokens, 1):
-            if self.text is not None and self.text.push(token):
+            if self.text is not None and self.text.push(token, shown=token not in self.eos):
                 self.end("stop", step, session, count)
                 return
 

@@ -12,6 +12,7 @@ from annotated_types import Ge
 from decodery.core.errors import PartsClash
 from decodery.core.roles import Guide, Model
 from decodery.core.values import Rows, Tensor
+from decodery.guide.lib.extremes import fit, moderate, within
 from decodery.model.session import Companion
 
 
@@ -46,6 +47,12 @@ class ClassifierFree(Guide):
             raise PartsClash(
                 "cfg cannot guide these rows: they were computed without its companion, the negative prompt"
             )
-        negative = rows.companions["negative"].logits.to(logits.dtype).log_softmax(-1)
-        guided = negative.lerp(logits.log_softmax(-1), self.scale)
-        return guided.masked_fill_(logits == -torch.inf, -torch.inf)  # what was ruled out before stays so, never NaN
+        negative = rows.companions["negative"].logits.to(logits.dtype)
+        ruled_out = logits == -torch.inf  # what was ruled out before stays so, never NaN
+        if moderate(self.scale):
+            guided = negative.log_softmax(-1).lerp(logits.log_softmax(-1), self.scale)
+            return guided.masked_fill_(ruled_out, -torch.inf)
+        negative = negative.double().log_softmax(-1)
+        apart = (logits.double().log_softmax(-1) - negative).masked_fill_(ruled_out, -torch.inf)
+        guided = negative + within(self.scale) * (apart - apart.amax(-1, keepdim=True))
+        return fit(guided, logits.dtype).masked_fill_(ruled_out, -torch.inf)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
+from decodery.guide.lib.extremes import fit, moderate, within
 from decodery.guide.lib.places import places
 
 
@@ -20,6 +21,12 @@ class Presence(Guide):
     penalty: float = 0.5
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
-        for seen in places(rows, rows.prompt):
-            logits[seen] -= self.penalty
-        return logits
+        if moderate(self.penalty):
+            return _less(logits, rows, self.penalty)
+        return fit(_less(logits.double(), rows, within(self.penalty)), logits.dtype)
+
+
+def _less(logits: Tensor, rows: Rows, penalty: float) -> Tensor:
+    for seen in places(rows, rows.prompt):
+        logits[seen] -= penalty
+    return logits

@@ -9,6 +9,7 @@ from annotated_types import Gt
 
 from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
+from decodery.guide.lib.extremes import fit, ordinary, within
 from decodery.guide.lib.places import places
 
 
@@ -24,7 +25,13 @@ class Repetition(Guide):
     penalty: Annotated[float, Gt(0)] = 1.1
 
     def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
-        for seen in places(rows, 0):
-            old = logits[seen]
-            logits[seen] = (old * self.penalty).where(old < 0, old / self.penalty)
-        return logits
+        if ordinary(self.penalty):
+            return _divided(logits, rows, self.penalty)
+        return fit(_divided(logits.double(), rows, within(self.penalty)), logits.dtype)
+
+
+def _divided(logits: Tensor, rows: Rows, penalty: float) -> Tensor:
+    for seen in places(rows, 0):
+        old = logits[seen]
+        logits[seen] = (old * penalty).where(old < 0, old / penalty)
+    return logits

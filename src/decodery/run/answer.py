@@ -39,7 +39,8 @@ class Chosen(NamedTuple):
 class Output:
     """An answer.
 
-    ``tokens`` ends with the token that ended it, ``text`` before any stop string. ``finish_reason``: see ``Stop``.
+    ``tokens`` ends with the token that ended it, ``text`` before that token (whatever it says) and before any stop
+    string. ``finish_reason``: see ``Stop``.
     ``logprobs`` is filled on request; ``candidates`` by searches.
     """
 
@@ -200,7 +201,7 @@ class _Driver:
             max_new_tokens=request.max_new_tokens,
             context=self._model.context,
             time_limit=request.time_limit,
-            text=TextStream(self._model.text, request.stop)
+            text=TextStream(self._model.text, request.stop, self._built.constrain.literal)
             if self._model.tokenizer is not None or request.stop
             else None,
         )

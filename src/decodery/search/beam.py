@@ -42,7 +42,9 @@ class Hypothesis(NamedTuple):
         stop = self.stop.fork()
         tokens = (*self.tokens, token)
         stop.count([token])
-        if (stop.text is not None and stop.text.push(token)) or (stop.judge is not None and stop.judge(tokens)):
+        if (stop.text is not None and stop.text.push(token, shown=not ends)) or (
+            stop.judge is not None and stop.judge(tokens)
+        ):
             stop.reason = "stop"
         return Hypothesis(tokens, total, state, stop, self.node, ends or constrain.may_end(state))
 

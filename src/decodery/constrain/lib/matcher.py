@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import llguidance
 import numpy as np
@@ -27,6 +27,8 @@ class MatcherConstraint(Constraint):
 
     Raises ``ValueError`` from ``bind`` with llguidance's own words where the grammar is invalid or not supported.
     """
+
+    literal: ClassVar[bool] = True
 
     def grammar(self) -> str:
         """The grammar in llguidance's own notation (``LLMatcher.grammar_from_...``)."""
