@@ -16,6 +16,7 @@ from decodery.core.values import Cap, Tensor
 from decodery.model.arena import Arena, Feed
 from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.session import Session
+from decodery.model.torch.facts import refuse_other_kinds
 from decodery.model.torch.fast import Choice, Shape, fast
 from decodery.model.variant import LayerSet
 
@@ -48,6 +49,7 @@ class Model:
         backend: str = "torch",
         ability: Ability | None = None,
     ) -> None:
+        refuse_other_kinds(network)
         self.network = network
         self.memory: dict[Hashable, Any] = {}
         self.backend = backend

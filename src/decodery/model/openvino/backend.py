@@ -32,9 +32,11 @@ from decodery.core.errors import BadModel
 from decodery.core.values import Cap, Tensor
 from decodery.model.model import Model
 from decodery.model.openvino.fuse import join_products
-from decodery.model.probe import Ability, check
+from decodery.model.probe import Ability
 from decodery.model.slots import Batch, SlotArena
-from decodery.model.torch.backend import cache_name, windows_of
+from decodery.model.torch.backend import cache_name
+from decodery.model.torch.facts import UNLIMITED, context_of, rope_border, windows_of
+from decodery.model.trial import check
 
 FORMAT = 2
 """Of the converted graph; another one is converted anew."""
@@ -65,7 +67,8 @@ class OpenVinoBackend:
 
     def __init__(self, graph: Path, config: Any) -> None:
         text = config.get_text_config()
-        self.context = int(getattr(text, "max_position_embeddings", 0) or 1 << 20)
+        # One graph has one set of frequencies, so its texts end where the other set would begin.
+        self.context = min(context_of(text), rope_border(text) or UNLIMITED)
         self.windows = windows_of(text)
         self._model = _compiled(graph)
         self._idle: list[Any] = []

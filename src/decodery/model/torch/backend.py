@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from decodery.core.values import Tensor, Want
 from decodery.model.slots import Batch
+from decodery.model.torch.facts import context_of, windows_of
 from decodery.model.variant import Half, LayerSet, Shared
 
 GRAIN = 256
@@ -103,7 +104,7 @@ class TorchBackend:
         config = model.config.get_text_config()
         self.config = config
         self.depth = int(config.num_hidden_layers)
-        self.context = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+        self.context = context_of(config)
         self.windows = windows_of(config)
         self.layers = layers_of(model, self.depth)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -245,17 +246,6 @@ class TorchBackend:
         if self.layers is None:
             raise ValueError(f"the {self.depth} layers of {type(self.model).__name__} were not found")
         return self.layers
-
-
-def windows_of(config: Any) -> dict[str, int | None]:
-    """Kind of attention -> its window, as the configuration tells it; whether it holds, the probe finds out."""
-    window = getattr(config, "sliding_window", None)
-    if getattr(config, "use_sliding_window", True) is False:
-        window = None
-    kinds = getattr(config, "layer_types", None)
-    if not kinds:
-        kinds = ["full_attention" if window is None else "sliding_attention"]
-    return {kind: window if kind == "sliding_attention" else None for kind in sorted(set(kinds))}
 
 
 def cache_name(model: nn.Module) -> str:
