@@ -17,6 +17,7 @@ from decodery.model.arena import Arena, Feed
 from decodery.model.probe import Ability, examine, vocabulary_of
 from decodery.model.prompt import ids_of, is_conversation, sound, text_of
 from decodery.model.session import Session
+from decodery.model.torch.facts import refuse_other_kinds
 from decodery.model.torch.fast import Choice, Shape, fast
 from decodery.model.variant import PLAIN, through
 
@@ -51,6 +52,7 @@ class Model:
         ability: Ability | None = None,
         loader: Callable[..., Model] | None = None,
     ) -> None:
+        refuse_other_kinds(network)
         self.network = network
         self.backend = backend
         self.linear: dict[Shape, Choice] = {}

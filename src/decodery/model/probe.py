@@ -1,27 +1,57 @@
-"""What a loaded model can do, found out by experiment and never by its name."""
+"""What a loaded model can do, found out by experiment and never by its name.
+
+A model is as able as its rows are right: the trial (``trial.py``) does what decoding will do. What a network does beyond a
+window of thousands of tokens is tried on a copy over the same weights in which the window is small.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from decodery.core.errors import BadModel
-from decodery.core.tree import ROOT, TokenTree
+from decodery.core.tree import ROOT
 from decodery.core.values import Cap, Tensor, Want
 from decodery.model.arena import Arena, Feed
+from decodery.model.border import BorderArena, Lengthened
 from decodery.model.session import Session
-from decodery.model.slots import SlotArena
+from decodery.model.slots import Reach, SlotArena
 from decodery.model.snapshots import StateArena
 from decodery.model.torch.backend import TorchBackend
+from decodery.model.torch.facts import reaches_of, rope_border, rope_tables
+from decodery.model.trial import (
+    BEHIND,
+    SHORT,
+    Unable,
+    Words,
+    blamed,
+    check,
+    disagreement,
+    position_limit,
+    shrink,
+    truth,
+    twin,
+)
 from decodery.model.turn import forward
 from decodery.model.variant import through
 
-TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-6}
-"""Largest difference allowed, relative to the spread of the logits."""
+SMALL = 4
+"""What long windows are made in a copy."""
+
+AFFORDABLE = 64
+"""Texts up to this length are tried as they are."""
+
+WORK = 1e11
+"""How many tokens times parameters a longer trial may take: some seconds."""
+
+STEPS = 6
+"""How many single tokens a cache of the network's own is continued by."""
 
 
 @dataclass
@@ -34,66 +64,24 @@ class Ability:
 
 
 def examine(network: PreTrainedModel) -> Ability:
-    """Try a three-node tree and a layer subset against separate passes; takes a few forwards.
+    """Try trees, freed slots, long texts and layer subsets against separate passes; takes a few forwards.
 
-    Raises ``BadModel`` where not even a chain over the model's own cache agrees with passes without a cache.
+    Raises ``BadModel`` where not even a chain over the model's own cache does as the model alone.
     """
     if network.training:
         raise BadModel(
             "the network is in training mode, where dropout makes its rows random: call network.eval() first"
         )
     backend = TorchBackend(network)
-    reason = check(network, lambda: SlotArena(backend))
-    if not reason:
-        missing = _layers(backend) | _embeds(backend)
-        missing |= {Cap.HALVES: missing[Cap.LAYERS]} if Cap.LAYERS in missing else _halves(backend)
-        can = frozenset(Cap) - missing.keys()
-        return Ability(can, lambda lanes: SlotArena(backend, lanes), missing)
-    missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({reason})"}
-    missing |= dict.fromkeys(set(Cap) - {Cap.TREE}, "it runs from snapshots of its own cache")
-    chain = ""
-    for singly in (False, True):
-        snapshots = partial(StateArena, network, backend.context, singly)
-        if not (chain := check(network, snapshots)):
-            return Ability(frozenset(), _ignoring_lanes(snapshots), missing)
-    raise BadModel(
-        f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {reason}. "
-        "Decodery needs a causal model whose cache can be continued"
-    )
-
-
-def check(network: PreTrainedModel, arena: Callable[[], Arena]) -> str:
-    """Compare a prompt and a three-node tree in an arena with passes without a cache.
-
-    Says why the arena cannot be used; empty if it can.
-    """
-    words = _words(network)
-    prompt, (a, b, c) = words[:-3], words[-3:]
-    tree = TokenTree()
-    first = tree.add(a)
-    tree.add(b)
-    tree.add(c, first)
-    chain = _plain(network, [*prompt, a, c])[-3:]
-    truth = torch.stack([chain[0], chain[1], _plain(network, [*prompt, b])[-1], chain[2]])
-    try:
-        session = Session(arena(), prompt[: len(prompt) // 2])
-        forward(session)
-        session.commit(prompt[len(prompt) // 2 :])
-        return _disagreement(forward(session, tree).logits, truth)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _words(network: PreTrainedModel) -> list[int]:
-    """Random tokens, enough to leave a short sliding window."""
-    window = getattr(network.config.get_text_config(), "sliding_window", None) or 64
-    length = window + 6 if window < 64 else 9
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, vocabulary_of(network), (length,), generator=generator).tolist()
-
-
-def _ignoring_lanes(snapshots: Callable[[], Arena]) -> Callable[[int], Arena]:
-    return lambda _: snapshots()
+    backend.context = min(backend.context, position_limit(network) or backend.context)
+    reason = _slots(backend)
+    if reason:
+        return _snapshots(backend, reason)
+    missing = _layers(backend) | _embeds(backend)
+    missing |= {Cap.HALVES: missing[Cap.LAYERS]} if Cap.LAYERS in missing else _halves(backend)
+    can = frozenset(Cap) - missing.keys()
+    several = cache(lambda: not check(network, lambda: _arena(backend, 2), alone=_border(backend) is not None))
+    return Ability(can, lambda lanes: _arena(backend, lanes if lanes > 1 and several() else 1), missing)
 
 
 def vocabulary_of(network: PreTrainedModel) -> int:
@@ -101,70 +89,191 @@ def vocabulary_of(network: PreTrainedModel) -> int:
     return int(network.config.get_text_config().vocab_size)
 
 
+def _slots(backend: TorchBackend) -> str:
+    """Say why trees in slots give wrong rows; else leave the backend with the windows and the context that are right."""
+    named = backend.windows
+    reasons = []
+    for windows in (named, dict.fromkeys(named, Reach())):
+        backend.windows = windows
+        reasons.append(_short(backend) or _long(backend, named))
+        if not reasons[-1]:
+            return ""
+        if windows == dict.fromkeys(named, Reach()):
+            break
+    backend.windows = named
+    return reasons[0]
+
+
+def _short(backend: TorchBackend) -> str:
+    """A text that leaves the short windows and chunks."""
+    length = _length(backend, BEHIND)
+    return check(backend.model, lambda: _arena(backend), length, alone=_border(backend) is not None)
+
+
+def _long(backend: TorchBackend, named: dict[str, Reach]) -> str:
+    """What the network does beyond the lengths that its configuration names."""
+    sizes = {name: size for name, size in reaches_of(backend.config).items() if size >= AFFORDABLE}
+    border = _border(backend)
+    if not sizes and border is None:
+        return ""
+    network = twin(backend.model)
+    tried = TorchBackend(network)
+    tried.context, tried.windows = backend.context, backend.windows
+    if sizes:
+        shrink(network, sizes, SMALL)
+        tried.windows = {
+            kind: reach._replace(size=SMALL) if reach.size in sizes.values() else reach
+            for kind, reach in backend.windows.items()
+        }
+        if reason := check(network, lambda: SlotArena(tried), alone=border is not None):
+            return f"beyond {' or '.join(f'{name} {size}' for name, size in sizes.items())} tokens {reason}"
+        if backend.windows != named and (reason := _whole(backend, max(sizes.values()))):
+            return reason
+    if border is not None:
+        for table in rope_tables(network.config.get_text_config()):
+            table["original_max_position_embeddings"] = SHORT + 2
+        if check(network, lambda: _arena(tried), alone=True):
+            backend.context = min(backend.context, border)
+    return ""
+
+
+def _whole(backend: TorchBackend, size: int) -> str:
+    """A window that is named but does not show: a text that leaves it, if that does not take too long."""
+    if (size + BEHIND) * backend.model.num_parameters() > WORK:
+        return f"its configuration names a window of {size} tokens; whether it holds takes too long to try"
+    if size + 6 > backend.context - BEHIND:
+        return ""
+    return check(backend.model, lambda: _arena(backend), size + 6)
+
+
+def _border(backend: TorchBackend) -> int | None:
+    """Where other frequencies begin, if a text may be so long."""
+    border = rope_border(backend.config)
+    return border if border is not None and border < backend.context else None
+
+
+def _arena(backend: TorchBackend, lanes: int = 1) -> Arena:
+    near = SlotArena(backend, lanes)
+    if (border := _border(backend)) is None:
+        return near
+    return BorderArena(near, SlotArena(Lengthened(backend, border), lanes, padded=True), border)
+
+
+def _length(backend: TorchBackend, behind: int) -> int:
+    """How long a prompt leaves the short windows, and still fits with what comes behind it."""
+    sizes = [size for size in reaches_of(backend.config).values() if size < AFFORDABLE]
+    return max(2, min(max([SHORT, *(size + 6 for size in sizes)]), backend.context - behind))
+
+
+def _snapshots(backend: TorchBackend, tree: str) -> Ability:
+    """Chains over the network's own cache, for networks that take no tree mask."""
+    network = backend.model
+    # Its cache is not computed anew where the frequencies change.
+    backend.context = min(backend.context, rope_border(backend.config) or backend.context)
+    missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({tree})"}
+    missing |= dict.fromkeys(set(Cap) - {Cap.TREE}, "it runs from snapshots of its own cache")
+    chain = ""
+    for singly in (False, True):
+        snapshots = partial(StateArena, network, backend.context, singly)
+        if not (chain := check(network, snapshots, _length(backend, BEHIND + STEPS), STEPS)):
+            return Ability(frozenset(), _ignoring_lanes(snapshots), missing)
+    if not (plain := _generates(network, snapshots)):
+        missing[Cap.TREE] += f"; with its own cache they differ as well ({chain}), so it answers as its generate() does"
+        return Ability(frozenset(), _ignoring_lanes(snapshots), missing)
+    raise BadModel(
+        f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {tree}. "
+        f"Compared with generate(): {plain}. Decodery needs a causal model whose cache can be continued"
+    )
+
+
 @torch.inference_mode()
-def _plain(network: PreTrainedModel, words: Sequence[int]) -> Tensor:
-    answer: Tensor = network(input_ids=torch.tensor([words], device=network.device), use_cache=False).logits[0]
-    return answer
+def _generates(network: PreTrainedModel, snapshots: Callable[[], Arena]) -> str:
+    """Say why single steps over snapshots are not what a causal network's ``generate`` does; empty if they are."""
+    words = Words(network)
+    prompt = words.some(SHORT)
+    try:
+        with blamed(network):
+            one, other = (truth(network, [prompt, [*prompt, *words.some(2)]])[:1] for _ in range(2))
+            if reason := disagreement(one, other):
+                return f"its rows depend on later tokens ({reason})"
+            options = {"max_new_tokens": STEPS, "output_logits": True, "return_dict_in_generate": True}
+            config = GenerationConfig(**options)  # type: ignore[no-untyped-call]
+            ids = torch.tensor([prompt], device=network.device)
+            generate: Any = network.generate
+            answer = generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+            session, rows = Session(snapshots(), prompt), []
+            for token in answer.sequences[0, SHORT:].tolist():
+                rows.append(forward(session).logits[0])
+                session.commit([token])
+            return disagreement(torch.stack(rows), torch.cat(answer.logits))
+    except Unable as error:
+        return str(error)
+
+
+def _ignoring_lanes(snapshots: Callable[[], Arena]) -> Callable[[int], Arena]:
+    return lambda _: snapshots()
 
 
 def _layers(backend: TorchBackend) -> dict[Cap, str]:
     """Stop half way and resume from the hidden states: the same logits as in one go."""
     if backend.surgery.layers is None:
         return {Cap.LAYERS: "its layers were not found", Cap.HIDDEN: "its layers were not found"}
-    prompt = _words(backend.model)
-    truth = _plain(backend.model, prompt)[-1]
+    prompt = Words(backend.model).some(SHORT)
     half, arena = backend.depth // 2, SlotArena(backend)
     low, high = through(range(half)), through(range(half, backend.depth))
     parents: list[int] = [ROOT, *range(len(prompt) - 1)]
     try:
-        handles = arena.reserve(len(prompt))
-        want = Want(frozenset({half - 1}))
-        stopped = arena.extend(Feed(handles, prompt, parents, handles, want, low))
-        arena = SlotArena(backend)
-        arena.reserve(len(prompt))
-        feed = Feed(handles, prompt, parents, {handles[-1]}, variant=high, states=stopped.hidden[half - 1])
-        reason = _disagreement(arena.extend(feed).logits, truth[None])
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        with blamed(backend.model):
+            handles = arena.reserve(len(prompt))
+            want = Want(frozenset({half - 1}))
+            stopped = arena.extend(Feed(handles, prompt, parents, handles, want, low))
+            arena = SlotArena(backend)
+            arena.reserve(len(prompt))
+            feed = Feed(handles, prompt, parents, {handles[-1]}, variant=high, states=stopped.hidden[half - 1])
+            reason = disagreement(arena.extend(feed).logits, truth(backend.model, [prompt]))
+    except Unable as error:
+        reason = str(error)
     return {Cap.LAYERS: reason} if reason else {}
 
 
 def _halves(backend: TorchBackend) -> dict[Cap, str]:
     """A layer whose attention and MLP add nothing is a layer left out."""
-    words, middle = _words(backend.model), backend.depth // 2
+    words, middle = Words(backend.model).some(SHORT), backend.depth // 2
 
     def row(layers: Iterable[int]) -> Tensor:
         return forward(Session(SlotArena(backend), words, prompt=0, variant=through(layers))).logits
 
     try:
-        left_out = row(set(range(backend.depth)) - {middle})
-        cut = backend.surgery.without
-        with backend.lock.alone(), cut(middle, attention=True), cut(middle, attention=False):
-            reason = _disagreement(row(range(backend.depth)), left_out)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        both = ExitStack()
+        both.enter_context(backend.lock.alone())
+        for attention in (True, False):
+            both.enter_context(backend.surgery.without(middle, attention=attention))
+    except ValueError as error:
+        both.close()
+        return {Cap.HALVES: str(error)}
+    try:
+        with blamed(backend.model):
+            with both:
+                halved = row(range(backend.depth))
+            reason = disagreement(halved, row(set(range(backend.depth)) - {middle}))
+    except Unable as error:
+        reason = str(error)
     return {Cap.HALVES: reason} if reason else {}
 
 
 @torch.inference_mode()
 def _embeds(backend: TorchBackend) -> dict[Cap, str]:
     """Embeddings instead of tokens: the same logits."""
-    words = _words(backend.model)
+    if _border(backend) is not None:
+        return {Cap.EMBEDS: f"texts of more than {_border(backend)} tokens are computed anew from their tokens"}
+    words = Words(backend.model).some(SHORT)
     try:
-        arena = SlotArena(backend)
-        handles = arena.reserve(len(words))
-        embeds = backend.model.get_input_embeddings()(torch.tensor(words, device=backend.model.device)).detach()
-        feed = Feed(handles, words, [ROOT, *handles[:-1]], {handles[-1]}, embeds=embeds)
-        reason = _disagreement(arena.extend(feed).logits, _plain(backend.model, words)[-1:])
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        with blamed(backend.model):
+            arena = SlotArena(backend)
+            handles = arena.reserve(len(words))
+            embeds = backend.model.get_input_embeddings()(torch.tensor(words, device=backend.model.device)).detach()
+            feed = Feed(handles, words, [ROOT, *handles[:-1]], {handles[-1]}, embeds=embeds)
+            reason = disagreement(arena.extend(feed).logits, truth(backend.model, [words]))
+    except Unable as error:
+        reason = str(error)
     return {Cap.EMBEDS: reason} if reason else {}
-
-
-def _disagreement(rows: Tensor, truth: Tensor) -> str:
-    """Empty if the rows agree up to rounding."""
-    if rows.shape != truth.shape:
-        return f"rows of shape {list(rows.shape)} where {list(truth.shape)} was due"
-    difference = float((rows - truth).abs().max())
-    allowed = TOLERANCE.get(truth.dtype, 6e-2) * max(float(truth.float().std()), 1e-6) * 10
-    return "" if difference <= allowed else f"logits differ by {difference:.2g}"

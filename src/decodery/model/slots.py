@@ -11,7 +11,7 @@ import heapq
 import weakref
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,16 @@ DEAD = 96
 
 REMEMBERED = 256
 """How many nodes' visibility is remembered; the rest is walked again when needed."""
+
+
+class Reach(NamedTuple):
+    """How far back a kind of attention sees: ``size`` tokens, or to where its stretch of ``size`` tokens begins.
+
+    Without a size it sees everything.
+    """
+
+    size: int | None = None
+    chunked: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,10 @@ class Batch:
 
 
 class Backend(Protocol):
-    """A raw forward over slots. ``windows``: kind of attention -> how far back it sees (None: all)."""
+    """A raw forward over slots. ``windows``: kind of attention -> how far back it sees."""
 
     context: int
-    windows: dict[str, int | None]
+    windows: dict[str, Reach]
     appends: bool
     """Slots can only be appended: a freed one stays dead, behind the mask, until the lane is compacted."""
 
@@ -81,9 +91,12 @@ class Backend(Protocol):
 
 
 class SlotArena(Arena):
-    """Nodes in slots of ``lanes`` lanes; with several, slot 0 of each takes the padding and is never seen."""
+    """Nodes in slots of ``lanes`` lanes; with several, slot 0 of each takes the padding and is never seen.
 
-    def __init__(self, backend: Backend, lanes: int = 1) -> None:
+    ``padded``: keep that slot for a single lane as well, for a backend that pads on its own.
+    """
+
+    def __init__(self, backend: Backend, lanes: int = 1, padded: bool = False) -> None:
         super().__init__()
         self.backend, self.context = backend, backend.context
         if backend.appends:
@@ -93,7 +106,7 @@ class SlotArena(Arena):
         self._room = 0
         self._slot: dict[Handle, int] = {}
         self._free: list[list[int]] = [[] for _ in range(lanes)]
-        self._padded = int(lanes > 1)
+        self._padded = int(lanes > 1 or padded)
         self._used = [self._padded] * lanes
         self._seen: dict[Handle, Bools] = {}
         self._position = np.zeros((lanes, 0), np.int64)
@@ -163,11 +176,12 @@ class SlotArena(Arena):
         spread = {name: _spread(x, place, b, n) for name, x in (("embeds", feed.embeds), ("states", feed.states))}
         return Batch(lanes, ids, positions, slots, kinds, columns, feed.want, feed.variant, **spread), place
 
-    def _within(self, visible: Bools, positions: Ints, lanes: list[int], window: int | None) -> Bools:
-        if window is None:
+    def _within(self, visible: Bools, positions: Ints, lanes: list[int], reach: Reach) -> Bools:
+        if reach.size is None:
             return visible
-        behind = positions[:, :, None] - self._position[lanes, None, : visible.shape[2]]
-        near = visible & (behind < window)
+        queries, keys = positions[:, :, None], self._position[lanes, None, : visible.shape[2]]
+        inside = keys // reach.size == queries // reach.size if reach.chunked else queries - keys < reach.size
+        near = visible & inside
         if self._padded:
             near[:, :, 0] = visible[:, :, 0]
         return near

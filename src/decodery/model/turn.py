@@ -53,16 +53,24 @@ def turn(asks: Sequence[Ask], joint: Joint | None = None) -> list[Rows | Excepti
     return [_answer(family, found | failed, is_ready) for family, is_ready in zip(families, ready, strict=True)]
 
 
+def answered(asks: Sequence[Ask]) -> list[Rows]:
+    """The rows of these asks, turn after turn until all are there; raises what a pass raises."""
+    found: dict[int, Rows] = {}
+    while len(found) < len(asks):
+        left = [i for i in range(len(asks)) if i not in found]
+        for i, answer in zip(left, turn([asks[i] for i in left]), strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            if answer is not None:
+                found[i] = answer
+    return [found[i] for i in range(len(asks))]
+
+
 def forward(
     session: Session, tree: TokenTree | None = None, want: Want = LOGITS, fresh: Sequence[int] | None = None
 ) -> Rows:
     """The rows of one ask alone; programs yield their asks instead, so that many can share a pass."""
-    while True:
-        (answer,) = turn([Ask(session, TokenTree() if tree is None else tree, want, fresh)])
-        if isinstance(answer, Exception):
-            raise answer
-        if answer is not None:
-            return answer
+    return answered([Ask(session, TokenTree() if tree is None else tree, want, fresh)])[0]
 
 
 def _family(ask: Ask) -> _Family:

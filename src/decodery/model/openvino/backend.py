@@ -17,7 +17,7 @@ import torch
 from decodery.core.files import locked
 from decodery.core.values import Site, Tensor
 from decodery.model.slots import Batch
-from decodery.model.torch.backend import windows_of
+from decodery.model.torch.facts import UNLIMITED, context_of, rope_border, windows_of
 
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -45,7 +45,8 @@ class OpenVinoBackend:
 
     def __init__(self, graph: Path, config: Any) -> None:
         text = config.get_text_config()
-        self.context = int(getattr(text, "max_position_embeddings", 0) or 1 << 20)
+        # One graph has one set of frequencies, so its texts end where the other set would begin.
+        self.context = min(context_of(text), rope_border(text) or UNLIMITED)
         self.windows = windows_of(text)
         self._model = _compiled(graph)
         self._idle: list[Any] = []

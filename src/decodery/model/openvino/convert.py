@@ -31,9 +31,11 @@ from decodery.model.diskcache import cache_dir, digest_of_folder
 from decodery.model.model import Model
 from decodery.model.openvino.backend import OpenVinoBackend
 from decodery.model.openvino.fuse import join_products
-from decodery.model.probe import Ability, check
+from decodery.model.probe import Ability
 from decodery.model.slots import SlotArena
-from decodery.model.torch.backend import cache_name, windows_of
+from decodery.model.torch.backend import cache_name
+from decodery.model.torch.facts import windows_of
+from decodery.model.trial import check
 
 LOG = logging.getLogger(__name__)
 

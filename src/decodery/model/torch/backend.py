@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from decodery.core.values import Site, Tensor
 from decodery.model.slots import Batch
 from decodery.model.torch.cache import GRAIN, Store
+from decodery.model.torch.facts import context_of, windows_of
 from decodery.model.torch.lock import lock_of
 from decodery.model.torch.surgery import Surgery
 from decodery.model.variant import PLAIN
@@ -27,7 +28,7 @@ class TorchBackend:
         config = model.config.get_text_config()
         self.config = config
         self.depth = int(config.num_hidden_layers)
-        self.context = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+        self.context = context_of(config)
         self.windows = windows_of(config)
         self.surgery, self.lock = Surgery(model, self.depth), lock_of(model)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -80,17 +81,6 @@ class TorchBackend:
         with lock, scope(batch.variant, batch.want, batch.states) as hidden:
             logits = self.model(**inputs).logits
         return logits if self._keeps else logits[:, columns], hidden
-
-
-def windows_of(config: Any) -> dict[str, int | None]:
-    """Kind of attention -> its window, as the configuration tells it; whether it holds, the probe finds out."""
-    window = getattr(config, "sliding_window", None)
-    if getattr(config, "use_sliding_window", True) is False:
-        window = None
-    kinds = getattr(config, "layer_types", None)
-    if not kinds:
-        kinds = ["full_attention" if window is None else "sliding_attention"]
-    return {kind: window if kind == "sliding_attention" else None for kind in sorted(set(kinds))}
 
 
 def cache_name(model: nn.Module) -> str:
