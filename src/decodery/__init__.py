@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from decodery.draft.lib.memory import load_memory, save_memory
     from decodery.model.model import Model
     from decodery.model.resolve import resolve
-    from decodery.run.answer import Output, Stream, decode, stream
+    from decodery.run.answer import Output, Stream
+    from decodery.run.api import decode, stream
     from decodery.run.load import load
     from decodery.run.recipe import Recipe
 
@@ -38,8 +39,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "decode": "decodery.run.answer",
-    "stream": "decodery.run.answer",
+    "decode": "decodery.run.api",
+    "stream": "decodery.run.api",
     "Output": "decodery.run.answer",
     "Stream": "decodery.run.answer",
     "load": "decodery.run.load",

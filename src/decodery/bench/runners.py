@@ -14,7 +14,7 @@ from decodery.core.stats import Stats
 from decodery.core.values import Tensor
 from decodery.model.load import load
 from decodery.model.model import Model
-from decodery.run.answer import stream
+from decodery.run.api import stream
 from decodery.run.build import build
 from decodery.run.recipe import Recipe
 from decodery.run.registry import names as names_of

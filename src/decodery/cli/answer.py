@@ -52,7 +52,7 @@ def run(
     """Answer a prompt, streaming."""
     with errors(), ExitStack() as last:
         from decodery.draft.lib.memory import remembered
-        from decodery.run.answer import stream
+        from decodery.run.api import stream
 
         if trace is not None and not trace.absolute().parent.is_dir():
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")

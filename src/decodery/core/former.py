@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
-    "decodery.engine": ("decodery.run.answer",),
+    "decodery.engine": ("decodery.run.api", "decodery.run.answer"),
     "decodery.errors": ("decodery.core.errors",),
     "decodery.law": ("decodery.core.law", "decodery.core.roles"),
     "decodery.model.thin": ("decodery.change.layer_speedup", "decodery.model.variant"),

@@ -20,7 +20,7 @@ from decodery.core.step import Step
 from decodery.core.tree import ROOT
 from decodery.draft.lib.template import RankPath, Template, template_of, writable, write
 from decodery.model.model import Model
-from decodery.run.answer import stream
+from decodery.run.api import stream
 from decodery.run.recipe import Recipe
 
 K = 8

@@ -11,7 +11,7 @@ from decodery.inspect.overhead import Timed
 from decodery.model.model import Model
 from decodery.model.slots import SlotArena
 from decodery.plan.costs import cost_curve
-from decodery.run.answer import stream
+from decodery.run.api import stream
 from decodery.run.recipe import Recipe
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral
 from time import perf_counter
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple
 
 from decodery.core.chooser import Seeded
-from decodery.core.errors import BadPrompt, DecoderyError
+from decodery.core.errors import DecoderyError
 from decodery.core.stats import Stats
 from decodery.core.step import Step
 from decodery.core.stop import Stop
@@ -24,7 +23,6 @@ from decodery.run.build import build
 from decodery.run.crew import Crew, Failed
 from decodery.run.loop import launch
 from decodery.run.recipe import Recipe
-from decodery.run.spec import Spec
 
 
 class Chosen(NamedTuple):
@@ -245,66 +243,6 @@ class Request:
             raise DecoderyError(f"stop strings must be non-empty texts, not {list(self.stop)!r}")
 
 
-def stream(
-    model: Model,
-    prompt: Any,
-    *,
-    draft: Spec = "none",
-    verify: Spec | None = None,
-    guide: Spec | Sequence[Spec] = (),
-    constrain: Spec = "none",
-    search: Spec | None = None,
-    recipe: Recipe | None = None,
-    max_new_tokens: int = 256,
-    stop: str | Sequence[str] = (),
-    time_limit: float | None = None,
-    ignore_eos: bool = False,
-    seed: int | None = None,
-    n: int = 1,
-    logprobs: int | None = None,
-    session: Session | None = None,
-    plan: str = "off",
-) -> Stream:
-    """Decode step by step; see ``decode`` for the arguments. Iterate over pieces of text, then read ``output``."""
-    recipe = recipe or Recipe.of(draft, verify, guide, constrain, search)
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    request = Request(max_new_tokens, stops, time_limit, ignore_eos, seed, logprobs, plan)
-    return Stream(model, _asked(model, prompt, session, n, recipe), recipe, request)
-
-
-@overload
-def decode(model: Model, prompt: str, *, n: None = None, **options: Any) -> Output: ...
-@overload
-def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Any) -> Any: ...
-def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Any) -> Any:
-    """Decode a prompt, or several at once.
-
-    Args:
-        model: from ``decodery.load``.
-        prompt: a text (used as it is), messages (through the chat template), token ids, or a list of any of these.
-        draft, verify, guide, constrain, search: parts by name, spec or instance; or all of them as ``recipe``.
-            Greedy unless a guide samples (``guide="temperature:0.7"``).
-        max_new_tokens, stop, time_limit (seconds), ignore_eos: when to stop.
-        seed: makes a run repeatable; each of several answers has its own randomness.
-        n: this many answers to one prompt, sharing its cache.
-        plan: how much to draft: "off" (all that the drafter proposes), "fixed:N" (N nodes a step at most), or "auto": the
-            tree that promises most tokens per second, by the cost of a forward here (measured once, about a second)
-            and the acceptance seen so far.
-        logprobs: also report each token's log-probability and that many alternatives.
-        session: from ``model.session()``; keeps the cache between calls, so a chat does not compute its past again.
-
-    Returns:
-        ``Output``; a list of them for a list of prompts or a given ``n``.
-    """
-    outputs = stream(model, prompt, n=1 if n is None else n, **options).finish()
-    return outputs[0] if n is None and not is_batch(prompt) else outputs
-
-
-def is_batch(prompt: Any) -> bool:
-    """Whether this is a list of prompts rather than one prompt."""
-    return isinstance(prompt, (list, tuple)) and bool(prompt) and not isinstance(prompt[0], (Integral, Mapping))
-
-
 def logprobs(step: Step, top: int) -> list[Chosen]:
     """The committed tokens of a step under the model's own law, with the ``top`` likeliest alternatives."""
     rows = [0, *(row for i in step.verdict.path if (row := step.rows.at(i)) is not None)][: len(step.tokens)]
@@ -329,19 +267,3 @@ def _piece(text: TextStream | None, step: Step, answer: int) -> Piece:
     accepted = len(text.ends) - len(step.tokens) + len(step.verdict.path)
     reach = text.ends[accepted - 1] - before if step.verdict.path else 0
     return Piece(fresh, step, answer, min(max(reach, 0), len(fresh)))
-
-
-def _asked(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> Asked:
-    if is_batch(prompt):
-        if session is not None or n != 1:
-            raise BadPrompt("session= and n= go with one prompt, not with a list of them")
-        return Asked([model.tokens(one) for one in prompt])
-    if n < 1:
-        raise BadPrompt(f"n must be at least 1, not {n}")
-    if n > 1 and not any(guide.samples for guide in recipe.guide):
-        raise DecoderyError(
-            f"n={n} answers of a greedy decoding would be equal; add a guide that samples, e.g. temperature"
-        )
-    if session is not None and (session.arena.owner is not model.network or session.variant != model.variant):
-        raise DecoderyError(f"the session is of another model than {model.name}: make one with model.session()")
-    return Asked([model.tokens(prompt)], n, session)

@@ -13,7 +13,7 @@ from decodery.run.spec import Spec
 
 
 class Options(TypedDict, total=False):
-    """What ``decode`` takes beside model and prompt: ``def decode(model, prompt, **options: Unpack[Options])``."""
+    """What ``decode`` takes beside model, prompt and ``n``: ``**options: Unpack[Options]``."""
 
     draft: Spec | None
     verify: Spec | None
@@ -26,7 +26,6 @@ class Options(TypedDict, total=False):
     time_limit: float | None
     ignore_eos: bool
     seed: int | None
-    n: int | None
     logprobs: int | None
     session: Session | None
     plan: str
@@ -37,7 +36,7 @@ def recipe_from(options: Mapping[str, Any]) -> Recipe:
 
     Raises ``DecoderyError`` where both are given, and where an option is none; None counts as not given.
     """
-    known = {*Options.__annotations__, *recipe_roles()}
+    known = {*Options.__annotations__, *recipe_roles(), "n"}
     for name in options:
         if name not in known:
             raise DecoderyError(

@@ -1,0 +1,79 @@
+"""``decode`` and ``stream``: a model, a prompt, and how tokens are to be chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any, Unpack, overload
+
+from decodery.core.errors import BadPrompt, DecoderyError
+from decodery.model.model import Model
+from decodery.model.session import Session
+from decodery.run.answer import Asked, Output, Request, Stream
+from decodery.run.options import Options, recipe_from
+from decodery.run.recipe import Recipe
+
+
+def stream(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack[Options]) -> Stream:
+    """Decode step by step; see ``decode`` for the arguments. Iterate over pieces of text, then read ``output``."""
+    recipe = recipe_from(options)
+    stop = options.get("stop", ())
+    request = Request(
+        options.get("max_new_tokens", 256),
+        (stop,) if isinstance(stop, str) else tuple(stop),
+        options.get("time_limit"),
+        options.get("ignore_eos", False),
+        options.get("seed"),
+        options.get("logprobs"),
+        options.get("plan", "off"),
+    )
+    return Stream(model, _asked(model, prompt, options.get("session"), 1 if n is None else n, recipe), recipe, request)
+
+
+@overload
+def decode(model: Model, prompt: str, *, n: None = None, **options: Unpack[Options]) -> Output: ...
+@overload
+def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack[Options]) -> Any: ...
+def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack[Options]) -> Any:
+    """Decode a prompt, or several at once.
+
+    Args:
+        model: from ``decodery.load``.
+        prompt: a text (used as it is), messages (through the chat template), token ids, or a list of any of these.
+        draft, verify, guide, constrain, search: parts by name, spec or instance; or all of them as ``recipe``.
+            Greedy unless a guide samples (``guide="temperature:0.7"``).
+        max_new_tokens, stop, time_limit (seconds), ignore_eos: when to stop.
+        seed: makes a run repeatable; each of several answers has its own randomness.
+        n: this many answers to one prompt, sharing its cache.
+        plan: how much to draft: "off" (all that the drafter proposes), "fixed:N" (N nodes a step at most), or "auto": the
+            tree that promises most tokens per second, by the cost of a forward here (measured once, about a second)
+            and the acceptance seen so far.
+        logprobs: also report each token's log-probability and that many alternatives.
+        session: from ``model.session()``; keeps the cache between calls, so a chat does not compute its past again.
+
+    Returns:
+        ``Output``; a list of them for a list of prompts or a given ``n``.
+    """
+    outputs = stream(model, prompt, n=n, **options).finish()
+    return outputs[0] if n is None and not is_batch(prompt) else outputs
+
+
+def is_batch(prompt: Any) -> bool:
+    """Whether this is a list of prompts rather than one prompt."""
+    return isinstance(prompt, (list, tuple)) and bool(prompt) and not isinstance(prompt[0], (Integral, Mapping))
+
+
+def _asked(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> Asked:
+    if is_batch(prompt):
+        if session is not None or n != 1:
+            raise BadPrompt("session= and n= go with one prompt, not with a list of them")
+        return Asked([model.tokens(one) for one in prompt])
+    if n < 1:
+        raise BadPrompt(f"n must be at least 1, not {n}")
+    if n > 1 and not any(guide.samples for guide in recipe.guide):
+        raise DecoderyError(
+            f"n={n} answers of a greedy decoding would be equal; add a guide that samples, e.g. temperature"
+        )
+    if session is not None and (session.arena.owner is not model.network or session.variant != model.variant):
+        raise DecoderyError(f"the session is of another model than {model.name}: make one with model.session()")
+    return Asked([model.tokens(prompt)], n, session)
