@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from decodery.cli.common import (
     CONSTRAIN,
     DRAFT,
     DTYPE,
+    GREEN,
     GUIDE,
     JSON,
     LAYER_SPEEDUP,
@@ -40,7 +40,9 @@ from decodery.cli.common import (
     errors,
     load_model,
     out,
+    prompt_of,
     recipe_of,
+    tell,
 )
 from decodery.core.errors import DecoderyError
 
@@ -81,7 +83,7 @@ def run(
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
         parts = recipe_of(recipe, draft, verify, guide, constrain, search, temperature)
         loaded = load_model(model, dtype, backend, layer_speedup)
-        text = sys.stdin.read() if prompt == "-" else prompt
+        text = prompt_of(prompt)
         last.enter_context(remembered(parts.draft, loaded, memory))
         pieces = stream(
             loaded,
@@ -112,7 +114,7 @@ def run(
                 json.dumps(fields | {"stats": output.stats.as_dict(), "recipe": parts.to_dict(), "model": loaded.name})
             )
             return
-        out.print()
+        tell("\n")
         if not quiet:
             err.print(f"[dim]{escape(output.stats.line())} · {output.finish_reason}[/dim]")
             if trace is not None:
@@ -168,7 +170,7 @@ def compare(
         from decodery.inspect.compare import compare_drafts
 
         loaded = load_model(model, dtype, backend)
-        text = sys.stdin.read() if prompt == "-" else prompt
+        text = prompt_of(prompt)
         results = compare_drafts(loaded, conversation(loaded, text, system, raw), draft, max_new_tokens, rounds, plan)
         if as_json:
             last = [row.as_dict() for row in list(results)[-1]]
@@ -186,8 +188,8 @@ def compare(
 
 def _show(piece: Any, show_draft: bool) -> None:
     drafted = piece.drafted if show_draft else 0
-    out.print(piece.text[:drafted], end="", style="green", markup=False)
-    out.print(piece.text[drafted:], end="", markup=False)
+    tell(piece.text[:drafted], GREEN)
+    tell(piece.text[drafted:])
 
 
 def _comparison(rows: list[Any]) -> Table:

@@ -98,6 +98,9 @@ class Chat:
                 self.show(piece, self.show_draft)
         except KeyboardInterrupt:
             self.out.print(" [dim]stopped[/dim]", end="")
+        except DecoderyError:
+            self.messages.pop()
+            raise
         self.out.print()
         self.messages.append({"role": "assistant", "content": answer})
         stats = pieces.output.stats
@@ -145,7 +148,7 @@ class Chat:
         path = Path(file).expanduser()
         partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_text(json.dumps(self.messages, indent=1, ensure_ascii=False))
+            partial.write_text(json.dumps(self.messages, indent=1, ensure_ascii=False), encoding="utf-8")
             partial.replace(path)
         except OSError as error:
             raise DecoderyError(f"cannot write {path}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,12 +79,43 @@ def main_options(
         if config is not None and not path.is_file():
             raise DecoderyError(f"no such config file: {path}")
         if path.is_file():
-            entries = yaml.safe_load(path.read_text()) or {}
-            if not isinstance(entries, dict) or (unknown := entries.keys() - DEFAULTS):
-                raise DecoderyError(
-                    f"{path} may set {', '.join(sorted(DEFAULTS))}; not {sorted(unknown or ['a list'])[0]!r}"
-                )
-            context.default_map = dict.fromkeys(COMMANDS_WITH_DEFAULTS, entries)
+            context.default_map = dict.fromkeys(COMMANDS_WITH_DEFAULTS, _defaults(path))
+
+
+def _defaults(path: Path) -> dict[str, str | list[str]]:
+    """What a configuration file sets, each value as it is written there, as on the command line."""
+    try:
+        entries = yaml.load(read(path), yaml.BaseLoader) or {}
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DecoderyError(f"the config file {path} is not YAML: {error}") from error
+    if not isinstance(entries, dict):
+        raise DecoderyError(f"the config file {path} is a mapping such as 'model: smollm2', not {entries!r:.40}")
+    if unknown := entries.keys() - DEFAULTS:
+        raise DecoderyError(f"{path} may set {', '.join(sorted(DEFAULTS))}; not {min(unknown, key=str)!r}")
+    for name, value in entries.items():
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in texts) or (isinstance(value, list) and name != "guide"):
+            raise DecoderyError(f"{path}: {name} is written as on the command line, not as {value!r}")
+        entries[name] = texts if name == "guide" else value
+    return {name: value for name, value in entries.items() if value not in ("", [""])}
+
+
+def read(path: Path) -> str:
+    """The text of a file in UTF-8; ``DecoderyError`` where it is something else."""
+    return decoded(path.read_bytes(), str(path))
+
+
+def decoded(data: bytes, name: str) -> str:
+    """Bytes in UTF-8 as text, whatever the locale says; a byte order mark is no part of it."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DecoderyError(f"{name} is not text in UTF-8: {error}") from error
+
+
+def prompt_of(prompt: str) -> str:
+    """The prompt; ``-`` reads standard input, as it is."""
+    return decoded(sys.stdin.buffer.read(), "standard input") if prompt == "-" else prompt
 
 
 def recipe_of(
@@ -101,7 +133,10 @@ def recipe_of(
     if file is not None:
         if not file.is_file():
             raise DecoderyError(f"no such recipe file: {file}")
-        return Recipe.from_text(file.read_text())
+        try:
+            return Recipe.from_text(read(file))
+        except RecursionError as error:
+            raise DecoderyError(f"the recipe {file} is nested too deeply") from error
     guides = [*guide, *([] if temperature is None else [f"temperature:{temperature}"])]
     return Recipe.of(draft, verify or None, guides, constrain, search or None)
 
@@ -140,17 +175,39 @@ def conversation(model: Any, text: str, system: str, raw: bool) -> Any:
     return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": text}]
 
 
+def tell(text: str, style: str = "") -> None:
+    """Write a piece of an answer as it is: nothing is wrapped, expanded or left out. Colours come on a terminal only."""
+    if text and style and out.is_terminal and not out.no_color:
+        text = f"{style}{text}\x1b[0m"
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+GREEN = "\x1b[32m"
+
+
 @contextmanager
 def errors() -> Iterator[None]:
     """Print what the user can mend and exit with 2; no traceback unless asked for."""
     try:
         yield
-    except (DecoderyError, OSError) as error:
+    except BrokenPipeError:  # whoever read the answer has enough of it; click then ends without a word
+        raise
+    except (DecoderyError, OSError, UnicodeError) as error:
         if tracebacks:
             raise
-        fail(str(error))
+        fail(_sentence(error))
     except KeyboardInterrupt:
         fail("stopped", 130)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UnicodeEncodeError) and "surrogates" not in error.reason:
+        missing = ascii(error.object[error.start : error.end][:10])
+        return f"the output cannot show {missing}, for its encoding is {error.encoding}; set PYTHONIOENCODING=utf-8"
+    if isinstance(error, UnicodeError):
+        return f"this is not text in UTF-8: {error}"
+    return str(error)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

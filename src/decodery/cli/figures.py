@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +29,7 @@ from decodery.cli.common import (
     errors,
     load_model,
     out,
+    prompt_of,
     recipe_of,
     silence,
 )
@@ -59,8 +59,7 @@ def profile(
 
         parts = recipe_of(None, draft, verify, guide, constrain, "", temperature)
         loaded = load_model(model, dtype, backend)
-        text = sys.stdin.read() if prompt == "-" else prompt
-        found = measure(loaded, conversation(loaded, text, system, raw), parts, max_new_tokens, plan)
+        found = measure(loaded, conversation(loaded, prompt_of(prompt), system, raw), parts, max_new_tokens, plan)
         if as_json:
             print(json.dumps({"phases": found.phases, "cost": found.cost, "stats": found.stats.as_dict()}))
             return
