@@ -9,7 +9,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -39,9 +39,15 @@ HOSTILE = ["</script><script>alert(1)</script>", "<!--<script>", "\"'\\", "\u202
 class Codec:
     """A tokenizer of six words."""
 
+    bytes: ClassVar[dict[int, int]] = {}
+    opening: ClassVar[tuple[int, ...]] = ()
+
     def __init__(self, words: list[str]) -> None:
         self.words = words
         self.tokenizer = SimpleNamespace(convert_ids_to_tokens=lambda token: words[token])
+
+    def hidden(self, token: int) -> str | None:
+        return None
 
     def decode(self, tokens: list[int]) -> str:
         return "".join(self.words[token] for token in tokens)

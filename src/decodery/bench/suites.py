@@ -57,8 +57,8 @@ def data_dir() -> Path:
 def tasks_of(suite: str, file: Path | None = None, limit: int | None = None) -> list[Task]:
     """The tasks of a suite, at most ``limit`` of them spread evenly over its categories.
 
-    ``file`` replaces the suite's own; the suite ``prompts`` has none of its own (a prompt a line, or JSONL with
-    ``prompt`` or ``turns``). Raises ``DecoderyError`` for an unknown suite or a file that is missing or malformed.
+    ``file`` replaces the suite's own; the suite ``prompts`` has none of its own (a prompt a line, taken as it is, or
+    JSONL with ``prompt`` or ``turns``). Raises ``DecoderyError`` for an unknown suite or a file that is missing or malformed.
     """
     if suite not in (*FILES, "prompts"):
         raise DecoderyError(f"there is no suite {suite!r}; suites: {', '.join(FILES)}, prompts FILE")
@@ -90,8 +90,13 @@ def spread(tasks: list[Task], limit: int | None) -> list[Task]:
 
 
 def _read(suite: str, path: Path) -> Iterator[Task]:
-    text = path.read_text(encoding="utf-8")
-    for number, line in enumerate(text.splitlines(), 1):
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DecoderyError(f"{path} is not text in UTF-8: {error}") from error
+    # A line ends at a line feed only: other separators, such as U+2028 or a form feed, may be part of a prompt.
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.removesuffix("\r")
         if not line.strip():
             continue
         try:
@@ -102,7 +107,7 @@ def _read(suite: str, path: Path) -> Iterator[Task]:
 
 def _task(suite: str, number: int, line: str) -> Task:
     if suite == "prompts" and not line.lstrip().startswith("{"):
-        return Task(str(number), "prompts", (line.strip(),))
+        return Task(str(number), "prompts", (line,))
     entry: dict[str, Any] = json.loads(line)
     if suite == "humaneval":
         ask = "Complete this Python function. Answer with the whole function in one code block.\n\n```python\n{}```"

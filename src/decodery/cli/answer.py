@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from decodery.cli.common import err, errors, out
+from decodery.cli.common import GREEN, err, errors, out, tell
 from decodery.cli.options import (
     JSON,
     MEMORY,
@@ -88,7 +88,7 @@ def run(
                 json.dumps(fields | {"stats": output.stats.as_dict(), "recipe": parts.to_dict(), "model": loaded.name})
             )
             return
-        out.print()
+        tell("\n")
         if not quiet:
             err.print(f"[dim]{escape(output.stats.line())} · {output.finish_reason}[/dim]")
             if trace is not None:
@@ -151,8 +151,8 @@ def compare(
 
 def _show(piece: Any, show_draft: bool) -> None:
     drafted = piece.drafted if show_draft else 0
-    out.print(piece.text[:drafted], end="", style="green", markup=False)
-    out.print(piece.text[drafted:], end="", markup=False)
+    tell(piece.text[:drafted], GREEN)
+    tell(piece.text[drafted:])
 
 
 def _comparison(rows: list[Any]) -> Table:

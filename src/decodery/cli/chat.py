@@ -101,6 +101,9 @@ class Chat:
                 self.show(piece, self.show_draft)
         except KeyboardInterrupt:
             self.out.print(" [dim]stopped[/dim]", end="")
+        except DecoderyError:
+            self.messages.pop()
+            raise
         self.out.print()
         self.messages.append({"role": "assistant", "content": answer})
         stats = pieces.output.stats

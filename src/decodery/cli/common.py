@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,24 +46,50 @@ def main_options(
     """One decoding engine: choose how tokens are chosen."""
     global tracebacks
     tracebacks = debug
-    tell()
+    show_log()
     path = config or Path(typer.get_app_dir("decodery")) / "config.yaml"
     with errors():
         if config is not None and not path.is_file():
             raise DecoderyError(f"no such config file: {path}")
         if path.is_file():
-            from decodery.core.written import from_yaml, plain
+            context.default_map = dict.fromkeys(COMMANDS_WITH_DEFAULTS, _defaults(path))
 
-            entries = plain(from_yaml(path.read_text()) or {})
-            if not isinstance(entries, dict):
-                raise DecoderyError(f"{path} must be a mapping such as 'model: smollm2', not {entries!r}")
-            for name in entries:
-                if name not in DEFAULTS:
-                    known = f"{', '.join(sorted(DEFAULTS))}; not {name!r}.{nearest(name, DEFAULTS)}"
-                    raise DecoderyError(f"{path} may set {known}")
-                if name in PARTS and PARTS[name].many and not isinstance(entries[name], list):
-                    entries[name] = [entries[name]]
-            context.default_map = dict.fromkeys(COMMANDS_WITH_DEFAULTS, entries)
+
+def _defaults(path: Path) -> dict[str, Any]:
+    """What a configuration file sets, each value as it is written there, as on the command line."""
+    from decodery.core.written import from_yaml, plain
+
+    entries = plain(from_yaml(read(path)) or {})
+    if not isinstance(entries, dict):
+        raise DecoderyError(f"{path} must be a mapping such as 'model: smollm2', not {entries!r:.40}")
+    for name, value in entries.items():
+        if name not in DEFAULTS:
+            known = f"{', '.join(sorted(DEFAULTS))}; not {name!r}.{nearest(str(name), DEFAULTS)}"
+            raise DecoderyError(f"{path} may set {known}")
+        several = name == "change" or (name in PARTS and PARTS[name].many)
+        if several and not isinstance(value, list):
+            entries[name] = [value]
+        elif not several and isinstance(value, (list, dict)):
+            raise DecoderyError(f"{path}: {name} is written as on the command line, not as {value!r:.60}")
+    return entries
+
+
+def read(path: Path) -> str:
+    """The text of a file in UTF-8; ``DecoderyError`` where it is something else."""
+    return decoded(path.read_bytes(), str(path))
+
+
+def decoded(data: bytes, name: str) -> str:
+    """Bytes in UTF-8 as text, whatever the locale says; a byte order mark is no part of it."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DecoderyError(f"{name} is not text in UTF-8: {error}") from error
+
+
+def prompt_of(prompt: str) -> str:
+    """The prompt; ``-`` reads standard input, as it is."""
+    return decoded(sys.stdin.buffer.read(), "standard input") if prompt == "-" else prompt
 
 
 def text_of(spec: str) -> Any:
@@ -89,7 +116,7 @@ class Told(logging.Handler):
         err.print(f"[dim]{escape(record.getMessage())}[/dim]")
 
 
-def tell() -> None:
+def show_log() -> None:
     """Show the library's log from INFO upwards."""
     library = logging.getLogger("decodery")
     library.setLevel(logging.INFO)
@@ -106,17 +133,39 @@ def conversation(model: Any, text: str, system: str, raw: bool) -> Any:
     return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": text}]
 
 
+def tell(text: str, style: str = "") -> None:
+    """Write a piece of an answer as it is: nothing is wrapped, expanded or left out. Colours come on a terminal only."""
+    if text and style and out.is_terminal and not out.no_color:
+        text = f"{style}{text}\x1b[0m"
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+GREEN = "\x1b[32m"
+
+
 @contextmanager
 def errors() -> Iterator[None]:
     """Print what the user can mend and exit with 2; no traceback unless asked for."""
     try:
         yield
-    except (DecoderyError, OSError) as error:
+    except BrokenPipeError:  # whoever read the answer has enough of it; click then ends without a word
+        raise
+    except (DecoderyError, OSError, UnicodeError) as error:
         if tracebacks:
             raise
-        fail(str(error))
+        fail(_sentence(error))
     except KeyboardInterrupt:
         fail("stopped", 130)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UnicodeEncodeError) and "surrogates" not in error.reason:
+        missing = ascii(error.object[error.start : error.end][:10])
+        return f"the output cannot show {missing}, for its encoding is {error.encoding}; set PYTHONIOENCODING=utf-8"
+    if isinstance(error, UnicodeError):
+        return f"this is not text in UTF-8: {error}"
+    return str(error)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

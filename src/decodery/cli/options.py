@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_type_hints
 import typer
 from rich.markup import escape
 
-from decodery.cli.common import app, conversation, silence
+from decodery.cli.common import app, conversation, prompt_of, read, silence
 from decodery.core.errors import DecoderyError
 from decodery.run.registry import ROLES
 
@@ -98,7 +97,7 @@ class TextOptions(Group):
 
     def prompt(self, model: Model, text: str) -> Any:
         """What to decode; ``-`` stands for standard input."""
-        return conversation(model, sys.stdin.read() if text == "-" else text, self.system, self.raw)
+        return conversation(model, prompt_of(text), self.system, self.raw)
 
 
 @dataclass
@@ -138,7 +137,9 @@ class RecipeOptions(Group):
         from decodery.run.recipe import Recipe
 
         if self.file is not None:
-            return Recipe.from_text(_text(self.file))
+            if not self.file.is_file():
+                raise DecoderyError(f"no such recipe file: {self.file}")
+            return Recipe.from_text(read(self.file))
         guides = self.specs.get("guide", [])
         if self.temperature is not None:
             guides = [*guides, f"temperature:{self.temperature}"]
@@ -213,13 +214,3 @@ def _was_typed(context: typer.Context, name: str) -> bool:
     """Whether an option came from the command line, not from a configuration file or a default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
-
-
-def _text(file: Path) -> str:
-    """The text of a recipe file."""
-    if not file.is_file():
-        raise DecoderyError(f"no such recipe file: {file}")
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DecoderyError(f"the recipe file {file} is not UTF-8 text: {error}") from error

@@ -30,7 +30,7 @@ class Text:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text, special tokens as the tokenizer adds them."""
-        return list(self.tokenizer(text).input_ids)
+        return list(self.tokenizer(_sound(text)).input_ids)
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a conversation through the model's chat template, ready for the assistant's answer."""
@@ -41,8 +41,15 @@ class Text:
         for message in messages:
             if not {"role", "content"} <= message.keys():
                 raise BadPrompt(f"a message needs 'role' and 'content', this one has {sorted(message)}")
+            _sound(str(message["content"]))
         conversation = [dict(message) for message in messages]
-        encoded: Any = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=True)
+        try:
+            encoded: Any = self.tokenizer.apply_chat_template(
+                conversation, add_generation_prompt=True, return_dict=True
+            )
+        except Exception as error:  # a template is a program: what it may raise, nobody can list
+            reason = str(error) or type(error).__name__
+            raise BadPrompt(f"the model's chat template refuses this conversation: {reason}") from error
         return list(encoded["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -54,7 +61,7 @@ class Text:
 
     def pieces(self, text: str) -> list[int]:
         """Tokens of a piece of a longer text: no special token is added."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self.tokenizer(_sound(text), add_special_tokens=False).input_ids)
 
     def hidden(self, token: int) -> str | None:
         """The name of a token that ``decode`` leaves out, a special one for instance; None for a token with text.
@@ -114,3 +121,13 @@ class Text:
         backend = copy(backend)
         backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Replace(found[1], " ")])
         return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=self.tokenizer.eos_token)  # type: ignore[no-untyped-call]
+
+
+def _sound(text: str) -> str:
+    """A text that can be written in UTF-8; bytes that were no UTF-8 come from the command line as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = ascii(text[max(error.start - 10, 0) : error.end + 10])
+        raise BadPrompt(f"this text is not valid Unicode at character {error.start}: {shown}") from error
+    return text

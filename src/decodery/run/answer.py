@@ -239,6 +239,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise DecoderyError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.seed is not None and self.seed < 0:
+            raise DecoderyError(f"seed must be 0 or more, not {self.seed}; without one, each run is different")
         if not all(isinstance(stop, str) and stop for stop in self.stop):
             raise DecoderyError(f"stop strings must be non-empty texts, not {list(self.stop)!r}")
 

@@ -38,7 +38,7 @@ class MatcherConstraint(Constraint):
         self._vocab, self._eos = model.vocab, sorted(model.eos)
         self._first = llguidance.LLMatcher(model.matcher_tokenizer(), self.grammar())
         if self._first.is_error():
-            raise ValueError(f"{type(self).__name__.lower()} constraint: {self._first.get_error().splitlines()[0]}")
+            raise ValueError(f"{type(self).__name__.lower()} constraint: {self._first.get_error().strip()}")
         return self
 
     def start(self, prompt: Sequence[int]) -> GrammarState:
