@@ -26,13 +26,14 @@ from decodery.model.session import Session
 from decodery.model.slots import SlotArena
 from decodery.model.torch.backend import TorchBackend
 from decodery.model.toy import ToyArena, ToyModel
+from decodery.model.turn import forward
 from decodery.model.variant import LayerSet
 from decodery.run.build import Built, build
-from decodery.run.loop import speculate, together
 from decodery.run.recipe import Recipe
 from decodery.verify.residual import Residual
 
 from ..laws.exact import wanted
+from ..running import speculate, together
 from .test_chi_square import ALPHA, GUIDES, fit
 from .tiny import SIZES
 
@@ -64,11 +65,11 @@ def row(words: tuple[int, ...], whole: int, layers: LayerSet | None) -> Tensor:
     """The row after these words, the first ``whole`` of them through all layers, the rest through some."""
     session = Session(SlotArena(TorchBackend(network())), words[:whole])
     if layers is None:
-        return session.forward().logits[-1].clone()
-    session.forward()
+        return forward(session).logits[-1].clone()
+    forward(session)
     view = session.view(layers=layers)
     view.tokens.append(words[whole])
-    return view.forward(TokenTree.chain(words[whole + 1 :])).logits[-1].clone()
+    return forward(view, TokenTree.chain(words[whole + 1 :])).logits[-1].clone()
 
 
 class PartArena(ToyArena):

@@ -25,8 +25,10 @@ from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.model.slots import SlotArena
 from decodery.model.torch.backend import TorchBackend
+from decodery.model.turn import forward
 from decodery.model.variant import Half, Shared
 
+from ..running import proposed
 from .test_decode import OPTIONS, PROMPTS, tokenizer
 from .tiny import CONFIGS, KINDS, TREES, VOCAB, network
 
@@ -80,9 +82,9 @@ def rows(net: PreTrainedModel, words: Sequence[int] = WORDS) -> Tensor:
 def through(net: PreTrainedModel, layers: Any) -> Tensor:
     """The rows of ``WORDS`` through a layer set, with a cache, in two passes."""
     session = Session(SlotArena(TorchBackend(net)), WORDS[:3], prompt=0, layers=layers)
-    first = session.forward()
+    first = forward(session)
     session.commit(WORDS[3:4])
-    rest = session.forward(TokenTree.chain(WORDS[4:]))
+    rest = forward(session, TokenTree.chain(WORDS[4:]))
     return torch.cat([first.logits, rest.logits])
 
 
@@ -127,7 +129,7 @@ def test_attentions_that_share_an_input_are_the_definition() -> None:
         expected = net.lm_head(net.model.norm(x))[0]
         kept = [Shared(g) if g[1:] else g[0] for g in groups]
         session = Session(SlotArena(TorchBackend(net)), WORDS[:1], prompt=0, layers=kept)
-        close(session.forward(TokenTree.chain(WORDS[1:])).logits, expected)
+        close(forward(session, TokenTree.chain(WORDS[1:])).logits, expected)
         assert not torch.allclose(expected, rows(net), atol=1e-2)
 
 
@@ -266,14 +268,14 @@ def test_a_draft_runs_its_layers_and_the_prompt_all() -> None:
         session = model(net).session(WORDS)
         draft.begin(session, Laws())
         calls.clear()
-        assert len(draft.propose(session, budget(), Seeded(0))) == 0
+        assert len(proposed(draft, session, budget(), Seeded(0))) == 0
         assert calls == []
-        session.forward()
+        forward(session)
         assert calls == list(range(DEPTH))
         session.commit([11])
         calls.clear()
         draft._session.follow(session)
-        assert len(draft.propose(session, budget(), Seeded(0))) == 2
+        assert len(proposed(draft, session, budget(), Seeded(0))) == 2
         assert calls == [0, 3, 5] * 2
     finally:
         for hook in hooks:
@@ -324,17 +326,17 @@ def test_scoring_leaves_no_trace() -> None:
     draft = Swift(skip=0.5, window=4).bind(net)
     session = net.session(WORDS)
     draft.begin(session, Laws())
-    session.forward()
+    forward(session)
     session.commit([11, 12, 13, 14, 15, 16])
-    session.forward()
+    forward(session)
     draft._session.follow(session)
     arena = session.arena
     assert isinstance(arena, SlotArena)
 
     def state() -> Any:
-        slots = [arena._slot[handle] for handle in session._trunk]
+        slots = [arena._slot[handle] for handle in session.arena.lineage(session.head)]
         kept = [states[0, :, slots].clone() for layer in arena._store.slot_layers for states in layer.states]
-        return kept, dict(arena.nodes), list(session._trunk), draft._found.best
+        return kept, dict(arena.nodes), list(session.arena.lineage(session.head)), draft._found.best
 
     before, nodes, trunk, best = state()
     first = draft._matchness(session, frozenset({0, 3, 5, 6}))
@@ -350,16 +352,16 @@ def test_matchness_is_the_definition() -> None:
     draft = Swift(skip=0.5, window=8).bind(net)
     session = net.session(WORDS)
     draft.begin(session, Laws())
-    session.forward()
+    forward(session)
     session.commit(answer)
-    session.forward()
+    forward(session)
     draft._session.follow(session)
     assert draft._matchness(session, frozenset()) == 1.0
     view = net.session(WORDS)
-    view.forward()
+    forward(view)
     probe = view.view(layers=without(DEPTH, skipped))
     probe.tokens.append(answer[0])
-    guesses = probe.forward(TokenTree.chain(answer[1:-1])).logits.argmax(-1).tolist()
+    guesses = forward(probe, TokenTree.chain(answer[1:-1])).logits.argmax(-1).tolist()
     expected = sum(a == b for a, b in zip(guesses, answer[1:], strict=True)) / 8
     assert draft._matchness(session, frozenset(skipped)) == expected
 
@@ -405,15 +407,15 @@ def test_easyspec_calibrates() -> None:
     draft.begin(session, Laws())
     answer = greedy(deep(), WORDS, 6)
     for token in answer:
-        assert len(draft.propose(session, budget(), Seeded(0))) == 3
+        assert len(proposed(draft, session, budget(), Seeded(0))) == 3
         exact = draft._exact
         fresh = net.session(session.tokens)
-        fresh.forward()
+        forward(fresh)
         assert isinstance(exact.arena, SlotArena)
         assert isinstance(fresh.arena, SlotArena)
         for mine, theirs in zip(exact.arena._store.slot_layers, fresh.arena._store.slot_layers, strict=True):
             for a, b in zip(mine.states, theirs.states, strict=True):
-                ours = a[0, :, [exact.arena._slot[handle] for handle in exact._trunk]]
+                ours = a[0, :, [exact.arena._slot[handle] for handle in exact.arena.lineage(exact.head)]]
                 torch.testing.assert_close(ours, b[0, :, : len(session.tokens)], atol=1e-5, rtol=1e-4)
         session.commit([token])
         draft.observe(session, None, Seeded(0))  # type: ignore[arg-type]

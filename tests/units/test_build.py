@@ -19,7 +19,6 @@ from decodery.run.recipe import Recipe
         ({"verify": "greedy", "guide": "top-p:0.9"}, "'greedy' is for greedy decoding, but guide part 'top-p' samples"),
         ({"search": "beam", "draft": "ngram"}, "'beam' explores without drafts, but draft part 'ngram'"),
         ({"search": "beam", "guide": ["temperature:0.5"]}, "'beam' maximises, but guide part 'temperature' samples"),
-        ({"guide": ["cfg:2,negative=a", "cfg:3,negative=b"]}, "two guides ask for a companion called 'negative'"),
         ({"guide": [{"logit-bias": {"bias": {"9": 1.0}}}]}, "token 9 is outside the vocabulary, 0 to 2"),
         ({"constrain": r"regex:(?=a)b"}, "regex constraint"),
     ],

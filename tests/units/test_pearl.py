@@ -30,10 +30,10 @@ from decodery.model.toy import LanguageModel, ToyArena, ToyModel, table
 from decodery.plan.costs import Costs
 from decodery.plan.planner import OFF, Auto, Fixed, Plan
 from decodery.run.build import build
-from decodery.run.loop import speculate, together
 from decodery.run.recipe import part
 
 from ..laws.exact import PROMPT, Count, produced, recipe, variation, wanted
+from ..running import speculate, together
 
 WARM = (Temperature(0.9),)
 VOCAB = 5
