@@ -18,8 +18,11 @@ from decodery.model.probe import examine
 from decodery.model.session import Ask, Session
 from decodery.model.slots import SlotArena
 from decodery.model.torch.backend import TorchBackend
-from decodery.model.turn import forward
+from decodery.model.turn import forward, turn
+from decodery.model.variant import through
+from decodery.model.view import View
 
+from ..running import counted
 from .tiny import CONFIGS, TREES, VOCAB, network, truth
 
 TOKENS = st.integers(3, VOCAB - 1)
@@ -66,7 +69,8 @@ def run_program(name: str, arena: Arena, data: Any) -> None:
                 session.commit(verdict(data, tree))
             case "together":
                 asks = [Ask(s, data.draw(trees(3))) for s in sessions]
-                for ask, rows in zip(asks, forward(asks), strict=True):
+                for ask, rows in zip(asks, turn(asks), strict=True):
+                    assert isinstance(rows, Rows)
                     checked += agree(name, rows, ask.session)
                 for ask in asks:
                     ask.session.commit(verdict(data, ask.tree))
@@ -143,10 +147,13 @@ def test_probe(name: str) -> None:
 
 @pytest.mark.parametrize("name", TREES)
 def test_long_prompts_go_in_stretches(name: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("decodery.model.session.CHUNK", 7)
+    monkeypatch.setattr("decodery.model.turn.CHUNK", 7)
     session = Session(examined(name).open(1), [3 + i * 7 % 50 for i in range(40)])
-    agree(name, forward(session, TokenTree.chain([5, 6])), session)
-    assert session.arena.forwards == 6
+    counts = counted(session.arena)
+    rows = forward(session, TokenTree.chain([5, 6]))
+    agree(name, rows, session)
+    assert counts.forwards == rows.cost.passes == 6
+    assert counts.positions == rows.cost.positions == 42
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -155,14 +162,14 @@ def test_view_sees_the_trunk_and_leaves_no_trace(name: str) -> None:
     session = Session(examined(name).open(1), [5, 9, 12, 7])
     forward(session)
     session.commit([11])
-    everything, part = session.view(layers=range(3)), session.view(layers=(0, 2))
+    everything, part = View(session, through(range(3))), View(session, through((0, 2)))
     for view, same in ((everything, True), (part, False)):
         tree = TokenTree()
         first = tree.add(20)
         tree.add(21)
         rows = forward(view, tree)
-        tree.add(22, first)
-        deeper = view.grow(tree)
+        last = tree.add(22, first)
+        deeper = forward(view, tree, fresh=[last])
         if same:
             agree(name, rows, session)
             agree(name, deeper, session)
@@ -226,7 +233,7 @@ def test_context_is_a_limit() -> None:
 def test_compaction_gathers_what_lives() -> None:
     arena = SlotArena(TorchBackend(network("llama")))
     first, second = Session(arena, [5] * 40), Session(arena, [6, 7, 8])
-    forward([Ask(first), Ask(second)])
+    turn([Ask(first, TokenTree()), Ask(second, TokenTree())])
     first.close()
     before = max(arena._used)
     arena.compact(slack=0)

@@ -187,7 +187,10 @@ def test_companions_walk_with_every_beam() -> None:
         same(steps[-1].candidates, every)
         assert counts.forwards == len(steps)
         (other,) = session.followers()
-        assert len(session.arena.nodes) == session.cached + other.cached == 3 + 2
+        assert len(session.arena.nodes) == session.cached + other.cached
+        assert 3 <= session.cached < len(session.tokens)
+        assert session.cached - 3 == other.cached - 2
+        assert eos or session.cached == len(session.tokens) - 1, "what the search computed of its answer stays"
         assert other.tokens == [2, 1, *steps[-1].tokens]
 
 
@@ -362,7 +365,9 @@ def test_one_forward_a_step_and_nothing_left(eos: frozenset[int]) -> None:
         assert counts.forwards == len(steps) == len(spy.seen)
         assert counts.positions == len(PROMPT) + sum(spy.seen[1:])
         assert spy.seen[:2] == [1, 3]
-        assert len(session.arena.nodes) == session.cached == len(PROMPT)
+        assert len(session.arena.nodes) == session.cached
+        assert len(PROMPT) <= session.cached < len(session.tokens)
+        assert eos or session.cached == len(session.tokens) - 1, "what the search computed of its answer stays"
         forward(session)
         assert len(session.arena.nodes) == len(session.tokens)
         session.close()
@@ -377,7 +382,7 @@ def test_closed_early_it_leaves_nothing() -> None:
             next(run)
         before = len(session.arena.nodes)
         del run
-        assert len(session.arena.nodes) == 3
+        assert len(session.arena.nodes) == session.cached == (3 if turns < 6 else 3 + 5)
         assert before > 3 or turns in (1, 6)
 
 
@@ -477,7 +482,7 @@ def test_dead_end(n: int, eos: frozenset[int]) -> None:
     assert stop.reason == "dead_end"
     assert session.tokens == [*PROMPT, *[0] * n]
     assert len(steps) == counts.forwards == n + 1
-    assert len(session.arena.nodes) == 3
+    assert len(session.arena.nodes) == session.cached == 3 + n
 
 
 def test_forbidden_without_a_mask() -> None:
@@ -503,7 +508,12 @@ def test_a_stop_string_ends_a_hypothesis() -> None:
     for seed in range(4):
         toy = ToyModel(seed=seed, order=5)
         stop = Stop(max_new_tokens=5, text=TextStream(codec, ("cb", "aa")))  # type: ignore[arg-type]
-        steps = search(Beam(3**5), toy.session(PROMPT), stop)
+        session = toy.session(PROMPT)
+        steps = search(Beam(3**5), session, stop)
+        reason = stop.reason
+        stop.read(steps[-1], session)  # as the driver does
+        assert stop.reason == reason
+        assert session.tokens[len(PROMPT) :] == steps[-1].tokens
         every = brute(free(toy), until(5, (2, 1), (0, 0)), 1.0)
         same(steps[-1].candidates, every)
         assert stop.text is not None

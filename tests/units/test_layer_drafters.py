@@ -18,7 +18,7 @@ from decodery.draft.lib.skip_search import SkipSearch
 from decodery.draft.swift import Swift, even, without
 from decodery.model.arena import Arena
 from decodery.model.toy import ToyArena, ToyModel
-from decodery.model.variant import Half, spread
+from decodery.model.variant import Half, spread, through
 from decodery.run.build import build
 from decodery.run.recipe import Recipe, part
 

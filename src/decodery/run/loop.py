@@ -45,6 +45,7 @@ def speculate(session: Session, built: Built, rng: Chooser, stop: Stop) -> Progr
             plan.observe(step)
             yield step
     finally:
+        session.keep(())
         draft.end(session)
 
 
