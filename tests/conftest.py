@@ -40,6 +40,7 @@ def repeatable() -> Iterator[None]:
 def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """No step takes any time: a planner is told by the test what things cost, not by a busy machine."""
     monkeypatch.setattr("decodery.core.stats.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("decodery.model.turn.perf_counter", lambda: 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from decodery.core.chooser import Chooser
 from decodery.core.plan import OFF, Plan
-from decodery.core.roles import Built, Constraint, Drafter, Guide, Laws, Program, Search, Verifier
+from decodery.core.roles import Asking, Built, Constraint, Drafter, Guide, Laws, Program, Search, Verifier
 from decodery.core.step import Step
 from decodery.core.stop import Stop
 from decodery.core.tree import TokenTree
 from decodery.core.values import LOGITS, Budget, Want
+from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.session import Session
 from decodery.model.turn import Joint, turn
 from decodery.run import loop
 from decodery.run.crew import Crew, Failed
+
+T = TypeVar("T")
 
 
 def speculate(
@@ -66,7 +71,16 @@ def together(programs: Iterable[Program], joint: Joint | None = None) -> Iterato
 
 def proposed(draft: Drafter, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
     """What a drafter proposes, the passes it asks for on the way included."""
-    asking = draft.proposing(session, budget, rng)
+    return answered(draft.proposing(session, budget, rng))
+
+
+def observed(draft: Drafter, session: Session, step: Step, rng: Chooser) -> None:
+    """Let a drafter learn from a step, the passes it asks for on the way included."""
+    answered(draft.observing(session, step, rng))
+
+
+def answered(asking: Asking[T]) -> T:
+    """The result of what asks for passes."""
     try:
         asks = next(asking)
         while True:
@@ -78,5 +92,26 @@ def proposed(draft: Drafter, session: Session, budget: Budget, rng: Chooser) -> 
                 rows.append(answer)
             asks = asking.send(rows)
     except StopIteration as end:
-        tree: TokenTree = end.value
-        return tree
+        value: T = end.value
+        return value
+
+
+@dataclass
+class Counts:
+    """What an arena computed since it is watched."""
+
+    forwards: int = 0
+    positions: int = 0
+
+
+def counted(arena: Arena) -> Counts:
+    """Count the forwards of an arena from now on, and the positions in them."""
+    counts, compute = Counts(), arena._compute
+
+    def count(feed: Feed) -> Answer:
+        counts.forwards += 1
+        counts.positions += len(feed.handles)
+        return compute(feed)
+
+    arena._compute = count  # type: ignore[method-assign]
+    return counts

@@ -17,13 +17,14 @@ import decodery
 from decodery.core.chooser import Chooser
 from decodery.core.step import Step
 from decodery.core.tree import TokenTree
-from decodery.core.values import Tensor, Want
+from decodery.core.values import Site, Tensor, Want
 from decodery.draft.easyspec import EasySpec, grouped
 from decodery.draft.lib.draft_model import Drawn
 from decodery.model.session import Session
+from decodery.model.turn import forward
 
 TEXTS, LENGTH, LAST, PROMPTS, NEW = 6, 96, 8, 3, 240
-FINAL = Want(frozenset({Want.FINAL}))
+FINAL = Want(frozenset({Site.FINAL}))
 
 
 class Uncalibrated(EasySpec):
@@ -48,7 +49,7 @@ def states(model: Any, text: list[int], layers: Any, start: int) -> Tensor:
     session = model.session(text[:start])
     session.prefill()
     session.layers = layers
-    return session.forward(TokenTree.chain(text[start:]), FINAL).hidden[Want.FINAL]
+    return forward(session, TokenTree.chain(text[start:]), FINAL).hidden[Site.FINAL]
 
 
 def cosines(model: Any, texts: list[list[int]], group: int) -> dict[str, float]:

@@ -18,6 +18,7 @@ import torch
 
 from decodery.inspect.doctor import machine
 from decodery.model.model import Model
+from decodery.model.turn import forward
 
 RESULTS = Path("benchmarks/results/2026-11-25-xeon-2core/claims")
 DATA = Path(os.environ.get("DECODERY_DATA", "../shared/data"))
@@ -42,7 +43,7 @@ def differs(model: Model, prompt: list[int], ours: list[int], plain: list[int]) 
     if ours == plain:
         return None
     at = next(i for i, (a, b) in enumerate(zip(ours, plain, strict=True)) if a != b)
-    best = model.session([*prompt, *plain[:at]]).forward().logits[0].topk(2).values
+    best = forward(model.session([*prompt, *plain[:at]])).logits[0].topk(2).values
     return float(best[0] - best[1])
 
 

@@ -22,6 +22,7 @@ from decodery.core.tree import TokenTree
 from decodery.draft.model import ModelDraft
 from decodery.draft.pearl import Pearl
 from decodery.model.model import Model
+from decodery.model.turn import forward
 
 GAMMA, PROMPTS, NOISE = 4, 2, 0.02
 
@@ -49,7 +50,7 @@ def cost(model: Model, n: int) -> float:
     session, times = model.session(prompts[-1]), []
     for _ in range(7):
         start = thread_time()
-        session.forward(TokenTree.chain(range(n - 1)))
+        forward(session, TokenTree.chain(range(n - 1)))
         times.append(thread_time() - start)
     return median(times[1:])
 

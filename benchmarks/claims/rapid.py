@@ -18,6 +18,7 @@ from decodery.core.tree import TokenTree
 from decodery.core.values import Tensor
 from decodery.draft.rapid import RapidDraft, rank
 from decodery.model.session import Session
+from decodery.model.turn import forward
 from decodery.verify.rapid import RapidVerify, tilt
 
 CHUNKS, CHUNK, NEEDLES, TASKS, ANSWER = 20, 48, 100, 6, 6
@@ -42,7 +43,7 @@ def task(rng: random.Random) -> tuple[list[list[int]], int, list[int], list[int]
 
 def laws(session: Session, answer: list[int]) -> Tensor:
     """The law of each token of an answer."""
-    return session.forward(TokenTree.chain(answer[:-1])).logits.softmax(-1)
+    return forward(session, TokenTree.chain(answer[:-1])).logits.softmax(-1)
 
 
 def acceptance(ps: Tensor, qs: Tensor, eta: float) -> float:

@@ -21,6 +21,7 @@ from decodery.core.roles import Laws
 from decodery.core.values import Budget
 from decodery.draft.specdec_plus_plus import EDGES, SpecDecPlusPlus
 from decodery.guide.temperature import Temperature
+from decodery.model.turn import forward
 
 TEN, PLACES, APART, HALF = 10, 8, 3, 8
 LAYERS = tuple(i for i in range(30) if not 12 <= i < 18)
@@ -39,12 +40,12 @@ def drafted(model: decodery.Model, prompt: list[int], seed: int) -> list[list[Dr
     answer = decodery.decode(model, prompt, **asked)  # type: ignore[call-overload]
     draft = SpecDecPlusPlus(min=TEN, max=TEN, layers=LAYERS).bind(model)
     session, laws, rng = model.session(prompt), Laws((Temperature(1.0),), greedy=False), Seeded(seed)
-    session.forward()
+    forward(session)
     draft.begin(session, laws)
     found = []
     for at in range(0, PLACES * APART, APART):
         tree = draft.propose(session, Budget(64, 64), rng)
-        law, one = laws(session.forward(tree)), []
+        law, one = laws(forward(session, tree)), []
         for node, (token, q) in enumerate(zip(tree.tokens, tree.q, strict=True)):  # a chain: row n stands before node n
             p = law.row(node)
             assert p is not None and q is not None  # noqa: PT018

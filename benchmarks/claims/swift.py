@@ -12,6 +12,7 @@ from harness import record, spec_bench
 import decodery
 from decodery.core.roles import Laws
 from decodery.draft.swift import Swift
+from decodery.model.turn import forward
 
 SETS, STREAM, FURTHER, NEW = 200, 30, 3, 64
 
@@ -46,9 +47,9 @@ def matchness(model: Any, draft: Swift, texts: list[tuple[list[int], list[int]]]
     shares = []
     for prompt, answer in texts:
         session = model.session(prompt)
-        session.forward()
+        forward(session)
         session.commit(answer)
-        session.forward()
+        forward(session)
         draft.begin(session, Laws())
         draft._session.follow(session)
         shares.append(draft._matchness(session, units))

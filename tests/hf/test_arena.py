@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 
 from decodery.core.errors import DecoderyError
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import Cap, Rows
+from decodery.core.values import Cap, Rows, Site
 from decodery.model.arena import Arena
 from decodery.model.probe import examine
-from decodery.model.session import Ask, Session, forward
+from decodery.model.session import Ask, Session
 from decodery.model.slots import SlotArena
 from decodery.model.torch.backend import TorchBackend
+from decodery.model.turn import forward, turn
+from decodery.model.variant import through
+from decodery.model.view import View
 
+from ..running import counted
 from .tiny import CONFIGS, TREES, VOCAB, network, truth
 
 TOKENS = st.integers(3, VOCAB - 1)
@@ -61,11 +65,12 @@ def run_program(name: str, arena: Arena, data: Any) -> None:
         ):
             case "step":
                 tree = data.draw(trees())
-                checked += agree(name, session.forward(tree), session)
+                checked += agree(name, forward(session, tree), session)
                 session.commit(verdict(data, tree))
             case "together":
                 asks = [Ask(s, data.draw(trees(3))) for s in sessions]
-                for ask, rows in zip(asks, forward(asks), strict=True):
+                for ask, rows in zip(asks, turn(asks), strict=True):
+                    assert isinstance(rows, Rows)
                     checked += agree(name, rows, ask.session)
                 for ask in asks:
                     ask.session.commit(verdict(data, ask.tree))
@@ -80,7 +85,7 @@ def run_program(name: str, arena: Arena, data: Any) -> None:
                 sessions.remove(session)
             case "compact" if isinstance(arena, SlotArena):
                 arena.compact(slack=0)
-    checked += agree(name, sessions[0].forward(), sessions[0])
+    checked += agree(name, forward(sessions[0]), sessions[0])
     assert checked
     for session in sessions:
         session.close()
@@ -142,26 +147,29 @@ def test_probe(name: str) -> None:
 
 @pytest.mark.parametrize("name", TREES)
 def test_long_prompts_go_in_stretches(name: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("decodery.model.session.CHUNK", 7)
+    monkeypatch.setattr("decodery.model.turn.CHUNK", 7)
     session = Session(examined(name).open(1), [3 + i * 7 % 50 for i in range(40)])
-    agree(name, session.forward(TokenTree.chain([5, 6])), session)
-    assert session.arena.forwards == 6
+    counts = counted(session.arena)
+    rows = forward(session, TokenTree.chain([5, 6]))
+    agree(name, rows, session)
+    assert counts.forwards == rows.cost.passes == 6
+    assert counts.positions == rows.cost.positions == 42
 
 
 @pytest.mark.parametrize("name", TREES)
 def test_view_sees_the_trunk_and_leaves_no_trace(name: str) -> None:
     """A layer subset over the trunk's cache: all layers give the model's rows, fewer give others, the trunk stays exact."""
     session = Session(examined(name).open(1), [5, 9, 12, 7])
-    session.forward()
+    forward(session)
     session.commit([11])
-    everything, part = session.view(layers=range(3)), session.view(layers=(0, 2))
+    everything, part = View(session, through(range(3))), View(session, through((0, 2)))
     for view, same in ((everything, True), (part, False)):
         tree = TokenTree()
         first = tree.add(20)
         tree.add(21)
-        rows = view.forward(tree)
-        tree.add(22, first)
-        deeper = view.grow(tree)
+        rows = forward(view, tree)
+        last = tree.add(22, first)
+        deeper = forward(view, tree, fresh=[last])
         if same:
             agree(name, rows, session)
             agree(name, deeper, session)
@@ -169,7 +177,7 @@ def test_view_sees_the_trunk_and_leaves_no_trace(name: str) -> None:
         else:
             assert not torch.allclose(rows.logits[0], truth(name, session.tokens), atol=1e-2)
         view.follow(session)
-        agree(name, session.forward(tree), session)
+        agree(name, forward(session, tree), session)
     for view in (everything, part):
         view.close()
     session.close()
@@ -182,13 +190,13 @@ def test_hidden_states(name: str) -> None:
     from decodery.core.values import Want
 
     session = Session(examined(name).open(1), [5, 9, 12, 7])
-    rows = session.forward(TokenTree.chain([20, 21]), Want(frozenset({0, 1, Want.FINAL})))
+    rows = forward(session, TokenTree.chain([20, 21]), Want(frozenset({0, 1, Site.FINAL})))
     with torch.inference_mode():
         whole = network(name)(input_ids=torch.tensor([[5, 9, 12, 7, 20, 21]]), output_hidden_states=True)
     for layer, expected in (
         (0, whole.hidden_states[1]),
         (1, whole.hidden_states[2]),
-        (Want.FINAL, whole.hidden_states[-1]),
+        (Site.FINAL, whole.hidden_states[-1]),
     ):
         torch.testing.assert_close(rows.hidden[layer], expected[0, 3:], atol=1e-3, rtol=1e-3)
 
@@ -208,7 +216,7 @@ def test_freed_slots_are_used_again() -> None:
     """Refused drafts cost no memory: the cache holds what the text and one tree need."""
     session = Session(SlotArena(TorchBackend(network("llama"))), [5])
     for i in range(60):
-        session.forward(TokenTree.chain([7, 8, 9, 10]))
+        forward(session, TokenTree.chain([7, 8, 9, 10]))
         session.commit([11 + i % 20])
     assert isinstance(session.arena, SlotArena)
     assert max(session.arena._used) <= 61 + 4
@@ -217,26 +225,26 @@ def test_freed_slots_are_used_again() -> None:
 
 def test_context_is_a_limit() -> None:
     session = Session(examined("llama").open(1), [5] * 96)
-    session.forward()
+    forward(session)
     with pytest.raises(DecoderyError, match="context of 96"):
-        session.forward(TokenTree.chain([6]))
+        forward(session, TokenTree.chain([6]))
 
 
 def test_compaction_gathers_what_lives() -> None:
     arena = SlotArena(TorchBackend(network("llama")))
     first, second = Session(arena, [5] * 40), Session(arena, [6, 7, 8])
-    forward([Ask(first), Ask(second)])
+    turn([Ask(first, TokenTree()), Ask(second, TokenTree())])
     first.close()
     before = max(arena._used)
     arena.compact(slack=0)
     assert max(arena._used) == 3 < before
-    agree("llama", second.forward(TokenTree.chain([9])), second)
+    agree("llama", forward(second, TokenTree.chain([9])), second)
 
 
 def test_a_session_picks_up_a_longer_conversation() -> None:
     session = Session(examined("llama").open(1), [5, 6, 7, 8])
-    session.forward()
+    forward(session)
     session.commit([9, 10])
-    session.forward()
+    forward(session)
     assert session.restart([5, 6, 7, 8, 9, 30, 31]) == 5
-    agree("llama", session.forward(), session)
+    agree("llama", forward(session), session)

@@ -29,11 +29,11 @@ from decodery.core.values import Rows, Tensor
 from decodery.model.model import Model
 from decodery.model.toy import ToyModel
 from decodery.run.build import Built, build
-from decodery.run.loop import speculate, together
 from decodery.run.recipe import Recipe
 from decodery.verify.residual import Residual
 
 from ..laws.exact import wanted
+from ..running import speculate, together
 from .test_decode import tokenizer
 from .tiny import SIZES
 

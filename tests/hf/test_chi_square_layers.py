@@ -26,13 +26,15 @@ from decodery.model.session import Session
 from decodery.model.slots import SlotArena
 from decodery.model.torch.backend import TorchBackend
 from decodery.model.toy import ToyArena, ToyModel
-from decodery.model.variant import LayerSet
+from decodery.model.turn import forward
+from decodery.model.variant import PLAIN, Variant
+from decodery.model.view import View
 from decodery.run.build import Built, build
-from decodery.run.loop import speculate, together
 from decodery.run.recipe import Recipe
 from decodery.verify.residual import Residual
 
 from ..laws.exact import wanted
+from ..running import speculate, together
 from .test_chi_square import ALPHA, GUIDES, fit
 from .tiny import SIZES
 
@@ -60,26 +62,26 @@ def network() -> PreTrainedModel:
 
 @cache
 @torch.inference_mode()
-def row(words: tuple[int, ...], whole: int, layers: LayerSet | None) -> Tensor:
+def row(words: tuple[int, ...], whole: int, variant: Variant = PLAIN) -> Tensor:
     """The row after these words, the first ``whole`` of them through all layers, the rest through some."""
     session = Session(SlotArena(TorchBackend(network())), words[:whole])
-    if layers is None:
-        return session.forward().logits[-1].clone()
-    session.forward()
-    view = session.view(layers=layers)
-    view.tokens.append(words[whole])
-    return view.forward(TokenTree.chain(words[whole + 1 :])).logits[-1].clone()
+    if variant == PLAIN:
+        return forward(session).logits[-1].clone()
+    forward(session)
+    view = View(session, variant)
+    view.commit([words[whole]])
+    return forward(view, TokenTree.chain(words[whole + 1 :])).logits[-1].clone()
 
 
 class PartArena(ToyArena):
     """Knows which of its nodes all layers have seen."""
 
     def __init__(self) -> None:
-        super().__init__(lambda words: row(words, len(words), None), lambda _: torch.zeros(VOCAB))
+        super().__init__(lambda words: row(words, len(words)), lambda _: torch.zeros(VOCAB))
         self._whole: set[Handle] = set()
 
     def _compute(self, feed: Feed) -> Answer:
-        if feed.layers is None:
+        if feed.variant == PLAIN:
             self._whole |= set(feed.handles)
             return super()._compute(feed)
         rows = []
@@ -88,7 +90,7 @@ class PartArena(ToyArena):
                 words, whole = tuple(self.words(handle)), 0
                 while handle >= 0:
                     whole, handle = whole + (handle in self._whole), self.nodes[handle].parent
-                rows.append(row(words, whole, feed.layers))
+                rows.append(row(words, whole, feed.variant))
         return Answer(torch.stack(rows))
 
 
@@ -97,9 +99,9 @@ class Remembered(ToyModel):
 
     def __init__(self) -> None:
         super().__init__(vocab=VOCAB, depth=DEPTH)
-        self.lm = lambda words: row(words, len(words), None)
+        self.lm = lambda words: row(words, len(words))
 
-    def arena(self) -> Arena:
+    def arena(self, lanes: int = 1) -> Arena:
         return PartArena()
 
 

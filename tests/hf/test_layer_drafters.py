@@ -25,8 +25,11 @@ from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.model.slots import SlotArena
 from decodery.model.torch.backend import TorchBackend
-from decodery.model.variant import Half, Shared
+from decodery.model.turn import forward
+from decodery.model.variant import PLAIN, Half, Shared, Variant, through
+from decodery.model.view import View
 
+from ..running import answered, proposed
 from .test_decode import OPTIONS, PROMPTS, tokenizer
 from .tiny import CONFIGS, KINDS, TREES, VOCAB, network
 
@@ -60,7 +63,7 @@ def model(net: PreTrainedModel) -> Model:
 def muted(net: PreTrainedModel, halves: Sequence[tuple[int, bool]]) -> PreTrainedModel:
     """A copy in which these attentions (True) and MLPs (False) add nothing, by their weights."""
     twin = copy.deepcopy(net)
-    layers = TorchBackend(twin)._need_layers()
+    layers = TorchBackend(twin).surgery.need_layers()
     for layer, attends in halves:
         for name, half in layers[layer].named_children():
             if hasattr(half, "layer_idx") == attends and "norm" not in name and not name.startswith("ln"):
@@ -77,13 +80,18 @@ def rows(net: PreTrainedModel, words: Sequence[int] = WORDS) -> Tensor:
     return answer
 
 
-def through(net: PreTrainedModel, layers: Any) -> Tensor:
+def passed(net: PreTrainedModel, layers: Any) -> Tensor:
     """The rows of ``WORDS`` through a layer set, with a cache, in two passes."""
-    session = Session(SlotArena(TorchBackend(net)), WORDS[:3], prompt=0, layers=layers)
-    first = session.forward()
+    session = Session(SlotArena(TorchBackend(net)), WORDS[:3], prompt=0, variant=as_variant(layers))
+    first = forward(session)
     session.commit(WORDS[3:4])
-    rest = session.forward(TokenTree.chain(WORDS[4:]))
+    rest = forward(session, TokenTree.chain(WORDS[4:]))
     return torch.cat([first.logits, rest.logits])
+
+
+def as_variant(layers: Any) -> Variant:
+    """None: all layers."""
+    return layers if isinstance(layers, Variant) else PLAIN if layers is None else through(layers)
 
 
 def greedy(net: PreTrainedModel, prompt: Sequence[int], n: int = OPTIONS["max_new_tokens"]) -> list[int]:
@@ -104,7 +112,7 @@ def close(have: Tensor, want: Tensor) -> None:
 @pytest.mark.parametrize("attends", [True, False])
 def test_a_half_left_out_is_a_half_that_adds_nothing(name: str, attends: bool) -> None:
     net = network(name)
-    have = through(net, [0, Half(1, not attends), 2])
+    have = passed(net, [0, Half(1, not attends), 2])
     close(have, rows(muted(net, [(1, attends)]))[2:])
     assert not torch.allclose(have, rows(net)[2:], atol=1e-2)
     assert not any("forward" in vars(module) for module in net.modules()), "something was left behind"
@@ -126,8 +134,8 @@ def test_attentions_that_share_an_input_are_the_definition() -> None:
                 x = x + layer.mlp(layer.post_attention_layernorm(x))
         expected = net.lm_head(net.model.norm(x))[0]
         kept = [Shared(g) if g[1:] else g[0] for g in groups]
-        session = Session(SlotArena(TorchBackend(net)), WORDS[:1], prompt=0, layers=kept)
-        close(session.forward(TokenTree.chain(WORDS[1:])).logits, expected)
+        session = Session(SlotArena(TorchBackend(net)), WORDS[:1], prompt=0, variant=through(kept))
+        close(forward(session, TokenTree.chain(WORDS[1:])).logits, expected)
         assert not torch.allclose(expected, rows(net), atol=1e-2)
 
 
@@ -144,10 +152,10 @@ def test_a_pass_can_stop_anywhere_and_resume(name: str, exit: int) -> None:
         high.reserve(len(words))
         parents = [parent, *handles[:-1]]
         want = Want(frozenset({exit - 1}))
-        stopped = low.extend(Feed(handles, words, parents, handles, want, frozenset(range(exit))))
+        stopped = low.extend(Feed(handles, words, parents, handles, want, through(range(exit))))
         states = stopped.hidden[exit - 1]
         close(model(net).logits(states), stopped.logits)
-        rest = Feed(handles, words, parents, handles, layers=frozenset(range(exit, DEPTH)), states=states)
+        rest = Feed(handles, words, parents, handles, variant=through(range(exit, DEPTH)), states=states)
         outs.append(high.extend(rest).logits)
         parent = handles[-1]
     torch.testing.assert_close(torch.cat(outs), rows(net), atol=1e-5, rtol=0)
@@ -156,15 +164,15 @@ def test_a_pass_can_stop_anywhere_and_resume(name: str, exit: int) -> None:
 @pytest.mark.parametrize("name", DEEP)
 def test_a_set_of_all_layers_is_the_model(name: str) -> None:
     """Layer-skip at a speedup of 1, SWIFT with nothing left out, EasySpec in groups of 1."""
-    whole = through(deep(name), None)
+    whole = passed(deep(name), None)
     for layers in (spread(DEPTH, 1), without(DEPTH, ()), grouped(DEPTH, 1)):
-        torch.testing.assert_close(through(deep(name), layers), whole, atol=1e-5, rtol=0)
-    assert (through(deep(name), grouped(DEPTH, 2)) - whole).abs().max() > 1e-2
+        torch.testing.assert_close(passed(deep(name), layers), whole, atol=1e-5, rtol=0)
+    assert (passed(deep(name), grouped(DEPTH, 2)) - whole).abs().max() > 1e-2
 
 
 def test_logits_of_the_last_layer_are_the_rows() -> None:
     for name in DEEP:
-        whole = model(deep(name)).session(WORDS).forward(want=Want(frozenset({DEPTH - 1})))
+        whole = forward(model(deep(name)).session(WORDS), want=Want(frozenset({DEPTH - 1})))
         close(model(deep(name)).logits(whole.hidden[DEPTH - 1]), whole.logits)
 
 
@@ -237,8 +245,7 @@ def test_twenty_answers_stay_as_they_are(spec: str) -> None:
         drafted, accepted = drafted + output.stats.drafted, accepted + output.stats.accepted
     assert 0 < accepted < drafted
     if isinstance(draft, Swift):
-        assert draft._search is not None
-        assert (draft._search.best != frozenset(SWIFTS["units"])) == (spec == "swift searching")
+        assert (draft._searches[DEPTH].best != frozenset(SWIFTS["units"])) == (spec == "swift searching")
 
 
 @pytest.mark.parametrize("spec", ["layer-skip", "swift", "easyspec"])
@@ -266,14 +273,14 @@ def test_a_draft_runs_its_layers_and_the_prompt_all() -> None:
         session = model(net).session(WORDS)
         draft.begin(session, Laws())
         calls.clear()
-        assert len(draft.propose(session, budget(), Seeded(0))) == 0
+        assert len(proposed(draft, session, budget(), Seeded(0))) == 0
         assert calls == []
-        session.forward()
+        forward(session)
         assert calls == list(range(DEPTH))
         session.commit([11])
         calls.clear()
         draft._session.follow(session)
-        assert len(draft.propose(session, budget(), Seeded(0))) == 2
+        assert len(proposed(draft, session, budget(), Seeded(0))) == 2
         assert calls == [0, 3, 5] * 2
     finally:
         for hook in hooks:
@@ -324,24 +331,24 @@ def test_scoring_leaves_no_trace() -> None:
     draft = Swift(skip=0.5, window=4).bind(net)
     session = net.session(WORDS)
     draft.begin(session, Laws())
-    session.forward()
+    forward(session)
     session.commit([11, 12, 13, 14, 15, 16])
-    session.forward()
+    forward(session)
     draft._session.follow(session)
     arena = session.arena
     assert isinstance(arena, SlotArena)
 
     def state() -> Any:
-        slots = [arena._slot[handle] for handle in session._trunk]
+        slots = [arena._slot[handle] for handle in session.arena.lineage(session.head)]
         kept = [states[0, :, slots].clone() for layer in arena._store.slot_layers for states in layer.states]
-        return kept, dict(arena.nodes), list(session._trunk), draft._found.best
+        return kept, dict(arena.nodes), list(session.arena.lineage(session.head)), draft._found.best
 
     before, nodes, trunk, best = state()
-    first = draft._matchness(session, frozenset({0, 3, 5, 6}))
+    first = answered(draft._matchness(session, frozenset({0, 3, 5, 6})))
     after, *rest = state()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert rest == [nodes, trunk, best]
-    assert draft._matchness(session, frozenset({0, 3, 5, 6})) == first
+    assert answered(draft._matchness(session, frozenset({0, 3, 5, 6}))) == first
 
 
 def test_matchness_is_the_definition() -> None:
@@ -350,18 +357,18 @@ def test_matchness_is_the_definition() -> None:
     draft = Swift(skip=0.5, window=8).bind(net)
     session = net.session(WORDS)
     draft.begin(session, Laws())
-    session.forward()
+    forward(session)
     session.commit(answer)
-    session.forward()
+    forward(session)
     draft._session.follow(session)
-    assert draft._matchness(session, frozenset()) == 1.0
+    assert answered(draft._matchness(session, frozenset())) == 1.0
     view = net.session(WORDS)
-    view.forward()
-    probe = view.view(layers=without(DEPTH, skipped))
-    probe.tokens.append(answer[0])
-    guesses = probe.forward(TokenTree.chain(answer[1:-1])).logits.argmax(-1).tolist()
+    forward(view)
+    probe = View(view, without(DEPTH, skipped))
+    probe.commit([answer[0]])
+    guesses = forward(probe, TokenTree.chain(answer[1:-1])).logits.argmax(-1).tolist()
     expected = sum(a == b for a, b in zip(guesses, answer[1:], strict=True)) / 8
-    assert draft._matchness(session, frozenset(skipped)) == expected
+    assert answered(draft._matchness(session, frozenset(skipped))) == expected
 
 
 def test_the_search_finds_what_does_nothing() -> None:
@@ -373,9 +380,8 @@ def test_the_search_finds_what_does_nothing() -> None:
     scores = []
     for prompt in PROMPTS:
         decodery.decode(net, prompt, draft=draft, max_new_tokens=64, ignore_eos=True, seed=1)
-        assert draft._search is not None
-        scores.append(draft._search.score)
-    search = draft._search
+        search = draft._searches[DEPTH]
+        scores.append(search.score)
     assert scores == sorted(scores)
     assert search.score == max(search.scores)
     assert search.score > search.scores[0]
@@ -405,15 +411,15 @@ def test_easyspec_calibrates() -> None:
     draft.begin(session, Laws())
     answer = greedy(deep(), WORDS, 6)
     for token in answer:
-        assert len(draft.propose(session, budget(), Seeded(0))) == 3
+        assert len(proposed(draft, session, budget(), Seeded(0))) == 3
         exact = draft._exact
         fresh = net.session(session.tokens)
-        fresh.forward()
+        forward(fresh)
         assert isinstance(exact.arena, SlotArena)
         assert isinstance(fresh.arena, SlotArena)
         for mine, theirs in zip(exact.arena._store.slot_layers, fresh.arena._store.slot_layers, strict=True):
             for a, b in zip(mine.states, theirs.states, strict=True):
-                ours = a[0, :, [exact.arena._slot[handle] for handle in exact._trunk]]
+                ours = a[0, :, [exact.arena._slot[handle] for handle in exact.arena.lineage(exact.head)]]
                 torch.testing.assert_close(ours, b[0, :, : len(session.tokens)], atol=1e-5, rtol=1e-4)
         session.commit([token])
         draft.observe(session, None, Seeded(0))  # type: ignore[arg-type]

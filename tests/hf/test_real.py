@@ -17,6 +17,7 @@ from decodery.core.tree import TokenTree
 from decodery.draft.lib.store import Store
 from decodery.draft.rapid import shorten
 from decodery.inspect.compare import TIE
+from decodery.model.turn import forward
 from decodery.run.build import build
 from decodery.run.registry import ROLES
 
@@ -141,9 +142,9 @@ def test_a_draft_that_reads_the_right_chunk_is_accepted_more_often(data: Path, s
         session = smollm2.session(prompt)
         answer = decodery.decode(smollm2, prompt, session=session, max_new_tokens=4, ignore_eos=True).tokens
         session.restart(prompt)
-        p = session.forward(TokenTree.chain(answer[:-1])).logits.softmax(-1)
+        p = forward(session, TokenTree.chain(answer[:-1])).logits.softmax(-1)
         for name, chunk in (("right", chunks[right]), ("other", chunks[other])):
-            q = smollm2.session([*chunk, *ask]).forward(TokenTree.chain(answer[:-1])).logits.softmax(-1)
+            q = forward(smollm2.session([*chunk, *ask]), TokenTree.chain(answer[:-1])).logits.softmax(-1)
             accepted[name].append(float(torch.minimum(p, q).sum(-1).mean()))
     assert sum(accepted["right"]) > sum(accepted["other"]) + 0.3, accepted
 

@@ -17,6 +17,7 @@ from decodery.core.errors import BadModel, PartsClash
 from decodery.core.values import Cap
 from decodery.model.model import Model
 from decodery.model.torch.backend import cache_name
+from decodery.model.turn import forward
 from decodery.model.variant import spread
 from decodery.run.registry import ROLES, find
 
@@ -147,11 +148,11 @@ def test_long_prompts_and_what_was_forced() -> None:
     prompt = [3 + i * i % 50 for i in range(70)]
     session = THIN.session(prompt)
     session.commit(forced := [9, 8])
-    row = session.forward().logits[0]
+    row = forward(session).logits[0]
     other = THIN.session(prompt)
-    other.forward()
+    forward(other)
     other.commit(forced)
-    assert torch.allclose(row, other.forward().logits[0], atol=1e-5)
+    assert torch.allclose(row, forward(other).logits[0], atol=1e-5)
 
 
 def test_what_cannot_be_thinned() -> None:

@@ -22,7 +22,7 @@ from decodery.core.roles import Constraint, Guide, Laws, Program
 from decodery.core.step import Step
 from decodery.core.stop import Stop
 from decodery.core.text import TextStream
-from decodery.core.values import LOGITS, Candidate, Rows, Tensor, Want
+from decodery.core.values import LOGITS, Candidate, Rows, Site, Tensor, Want
 from decodery.draft.none import NoDraft
 from decodery.guide.cfg import ClassifierFree
 from decodery.guide.no_repeat_ngram import NoRepeatNGram
@@ -32,10 +32,13 @@ from decodery.model.slots import SlotArena
 from decodery.model.snapshots import StateArena
 from decodery.model.torch.backend import TorchBackend
 from decodery.model.toy import ToyModel
-from decodery.run.loop import speculate, together
+from decodery.model.turn import forward
 from decodery.run.recipe import Recipe
 from decodery.search.beam import Beam
 from decodery.verify.greedy import Greedy
+
+from ..running import counted, speculate, together
+from ..running import search as run_search
 
 PROMPT = (0, 1, 0)
 Words = tuple[int, ...]
@@ -63,8 +66,7 @@ def until(length: int, *ends: Words) -> Callable[[Words], bool]:
 def program(
     beam: Beam, session: Session, stop: Stop, guides: Sequence[Guide] = (), constrain: Constraint | None = None
 ) -> Program:
-    session.accompany({name: c for guide in guides for name, c in guide.companions().items()})
-    return beam(session, Laws(tuple(guides)), constrain or Free(), Seeded(0), stop)
+    return run_search(beam, session, guides, constrain or Free(), Seeded(0), stop)
 
 
 def search(beam: Beam, session: Session, stop: Stop, *guides: Guide, constrain: Constraint | None = None) -> list[Step]:
@@ -179,12 +181,17 @@ def test_companions_walk_with_every_beam() -> None:
             return n + 2 * (p - n)
 
         session = toy.session(PROMPT)
+        counts = counted(session.arena)
         steps = search(Beam(27), session, Stop(eos, 3), guide)
         every = brute(law, until(3, *((e,) for e in eos)), 1.0)
         same(steps[-1].candidates, every)
-        assert session.arena.forwards == len(steps)
-        assert len(session.arena.nodes) == session.cached + session.companions["negative"].cached == 3 + 2
-        assert session.companions["negative"].tokens == [2, 1, *steps[-1].tokens]
+        assert counts.forwards == len(steps)
+        (other,) = session.followers()
+        assert len(session.arena.nodes) == session.cached + other.cached
+        assert 3 <= session.cached < len(session.tokens)
+        assert session.cached - 3 == other.cached - 2
+        assert eos or session.cached == len(session.tokens) - 1, "what the search computed of its answer stays"
+        assert other.tokens == [2, 1, *steps[-1].tokens]
 
 
 def test_more_ends_than_beams_leave_a_full_beam() -> None:
@@ -326,10 +333,10 @@ def test_states_a_guide_wants_come_along() -> None:
 
     @dataclass
     class Head(Guide):
-        want = Want(frozenset({Want.FINAL}))
+        want = Want(frozenset({Site.FINAL}))
 
         def __call__(self, logits: Tensor, rows: Rows) -> Tensor:
-            states: Tensor = rows.hidden[Want.FINAL]
+            states: Tensor = rows.hidden[Site.FINAL]
             return net.lm_head(states) * 2  # type: ignore[no-any-return]
 
     @dataclass
@@ -353,13 +360,15 @@ def test_one_forward_a_step_and_nothing_left(eos: frozenset[int]) -> None:
     for seed in range(5):
         toy = ToyModel(vocab=4, seed=seed, order=3, eos=eos)
         session, stop = toy.session(PROMPT), Stop(eos, 6)
-        spy = Spy(session, toy.lm)
+        spy, counts = Spy(session, toy.lm), counted(session.arena)
         steps = search(Beam(3, early_stopping="never"), session, stop, spy)
-        assert session.arena.forwards == len(steps) == len(spy.seen)
-        assert session.arena.positions_computed == len(PROMPT) + sum(spy.seen[1:])
+        assert counts.forwards == len(steps) == len(spy.seen)
+        assert counts.positions == len(PROMPT) + sum(spy.seen[1:])
         assert spy.seen[:2] == [1, 3]
-        assert len(session.arena.nodes) == session.cached == len(PROMPT)
-        session.forward()
+        assert len(session.arena.nodes) == session.cached
+        assert len(PROMPT) <= session.cached < len(session.tokens)
+        assert eos or session.cached == len(session.tokens) - 1, "what the search computed of its answer stays"
+        forward(session)
         assert len(session.arena.nodes) == len(session.tokens)
         session.close()
         assert not session.arena.nodes
@@ -373,7 +382,7 @@ def test_closed_early_it_leaves_nothing() -> None:
             next(run)
         before = len(session.arena.nodes)
         del run
-        assert len(session.arena.nodes) == 3
+        assert len(session.arena.nodes) == session.cached == (3 if turns < 6 else 3 + 5)
         assert before > 3 or turns in (1, 6)
 
 
@@ -468,11 +477,12 @@ class Wall(Constraint):
 def test_dead_end(n: int, eos: frozenset[int]) -> None:
     toy = ToyModel(eos=eos)
     session, stop = toy.session(PROMPT), Stop(eos, 6)
+    counts = counted(session.arena)
     steps = search(Beam(3), session, stop, constrain=Wall(n))
     assert stop.reason == "dead_end"
     assert session.tokens == [*PROMPT, *[0] * n]
-    assert len(steps) == session.arena.forwards == n + 1
-    assert len(session.arena.nodes) == 3
+    assert len(steps) == counts.forwards == n + 1
+    assert len(session.arena.nodes) == session.cached == 3 + n
 
 
 def test_forbidden_without_a_mask() -> None:
@@ -498,7 +508,12 @@ def test_a_stop_string_ends_a_hypothesis() -> None:
     for seed in range(4):
         toy = ToyModel(seed=seed, order=5)
         stop = Stop(max_new_tokens=5, text=TextStream(codec, ("cb", "aa")))  # type: ignore[arg-type]
-        steps = search(Beam(3**5), toy.session(PROMPT), stop)
+        session = toy.session(PROMPT)
+        steps = search(Beam(3**5), session, stop)
+        reason = stop.reason
+        stop.read(steps[-1], session)  # as the driver does
+        assert stop.reason == reason
+        assert session.tokens[len(PROMPT) :] == steps[-1].tokens
         every = brute(free(toy), until(5, (2, 1), (0, 0)), 1.0)
         same(steps[-1].candidates, every)
         assert stop.text is not None

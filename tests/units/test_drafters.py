@@ -35,13 +35,14 @@ from decodery.draft.recycling import Recycling
 from decodery.draft.suffix import Suffix
 from decodery.model.session import Session
 from decodery.model.toy import ToyModel, table
+from decodery.model.turn import forward
 from decodery.run.build import build
-from decodery.run.loop import speculate, together
 from decodery.run.recipe import Recipe
 from decodery.run.spec import part
 from decodery.verify.residual import Residual
 
 from ..laws.exact import Count, produced, recipe, variation, wanted
+from ..running import observed, proposed, speculate, together
 
 ROOMY = Budget(64, 64)
 TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=40)
@@ -51,7 +52,7 @@ def proposal(draft: Drafter, tokens: Sequence[int], budget: Budget = ROOMY) -> T
     """What a drafter proposes after a text that it reads all at once."""
     session = ToyModel(vocab=8).session(tokens)
     draft.begin(session, Laws())
-    return draft.propose(session, budget, Seeded(0))
+    return proposed(draft, session, budget, Seeded(0))
 
 
 def paths(tree: TokenTree) -> set[tuple[int, ...]]:
@@ -458,7 +459,7 @@ def test_aded_trusts_refused_rows_less() -> None:
     draft = Aded(rate=0.4)
     draft._matrix = {(0, 1): {3: 1.0}, (1, 3): {3: 1.0}}
     tree = draft.propose(session, Budget(1, 1), Seeded(0))
-    rows = session.forward(tree)
+    rows = forward(session, tree)
     rows.logits = torch.tensor([[9.0, 0.0, 0.0, 0.0]] * 2)
     draft.observe(session, Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
     assert draft._matrix[0, 1][3] == pytest.approx(0.6, abs=1e-3)
@@ -521,7 +522,7 @@ def test_a_mix_keeps_what_came_true_before() -> None:
     mix = Mix((wrong, right), nodes=2)
     assert proposal(mix, [0]).tokens == [1, 2]  # nothing is known: the first part's, and the wider tree
     for _ in range(8):
-        mix.observe(ToyModel().session([0]), told(mix._merged, [3, 4, 5]), Seeded(0))
+        observed(mix, ToyModel().session([0]), told(mix._merged, [3, 4, 5]), Seeded(0))
         tree = proposal(mix, [0])
     assert tree.tokens == [3, 4]
     fresh = Mix((wrong, right), nodes=2)
@@ -554,9 +555,9 @@ def test_the_parts_of_a_mix_are_told_checked_and_kept_apart() -> None:
     second.begin(session, Laws())
     assert first._running[0] is not second._running[0]
     assert first._running[1]._after is second._running[1]._after  # type: ignore[attr-defined]
-    tree = first.propose(session, ROOMY, Seeded(0))
-    rows = session.forward(tree)
-    first.observe(session, step := Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
+    tree = proposed(first, session, ROOMY, Seeded(0))
+    rows = forward(session, tree)
+    observed(first, session, step := Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
     assert first._running[0].seen == [step]  # type: ignore[attr-defined]
     assert second._running[0].seen == []  # type: ignore[attr-defined]
     with pytest.raises(PartsClash, match="test_drafters:Says' needs a model with free embeddings"):
@@ -584,7 +585,7 @@ def test_jacobi_reads_its_own_rows_in_a_mix() -> None:
         assert chain.tokens == other.propose(session, ROOMY, Seeded(0)).tokens
         both = TokenTree.trie([[(chain.tokens[0] + 1) % 3, 0], chain.tokens], 9)
         for one, tree in ((draft, chain), (other, both)):
-            rows = session.forward(tree)
+            rows = forward(session, tree)
             step = Step(tree, rows, None, Verdict(()), [int(rows.logits[0].argmax())])  # type: ignore[arg-type]
             one.observe(session, step, Seeded(0))
         session.commit(step.tokens)

@@ -31,10 +31,10 @@ from decodery.guide.temperature import Temperature
 from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.toy import LanguageModel, ToyArena, ToyModel, table
 from decodery.run.build import build
-from decodery.run.loop import speculate, together
 from decodery.run.spec import describe, part
 
 from ..laws.exact import Count, produced, recipe, specimens, variation, wanted
+from ..running import proposed, speculate, together
 
 ROOMY = Budget(64, 64)
 WARM = (Temperature(0.9),)
@@ -60,7 +60,7 @@ class Counted(ToyModel):
     forwards: list[int] = field(default_factory=lambda: [0])
     other: Counted | None = None
 
-    def arena(self) -> Arena:
+    def arena(self, lanes: int = 1) -> Arena:
         forwards = self.forwards
 
         class Counting(ToyArena):
@@ -87,7 +87,7 @@ def propose(
     drafter = copy.deepcopy(drafter).bind(model)
     session = model.session(text)
     drafter.begin(session, Laws((), greedy))
-    return drafter.propose(session, budget, Seeded(seed))
+    return proposed(drafter, session, budget, Seeded(seed))
 
 
 # ---- merging -----------------------------------------------------------------------------------------------------------
@@ -306,11 +306,11 @@ def test_ngram_forgets_what_was_taken_back(edits: Any) -> None:
     session, ngram = ToyModel().session([0, 1]), NGram(min=1, max=3, length=3, width=3)
     ngram.begin(session, Laws())
     for back, more in edits:
-        ngram.propose(session, ROOMY, Seeded(0))
+        proposed(ngram, session, ROOMY, Seeded(0))
         session.rewind(max(1, len(session.tokens) - back))
-        ngram.propose(session, ROOMY, Seeded(0))
+        proposed(ngram, session, ROOMY, Seeded(0))
         session.commit(more)
-        assert ngram.propose(session, ROOMY, Seeded(0)) == propose(
+        assert proposed(ngram, session, ROOMY, Seeded(0)) == propose(
             NGram(min=1, max=3, length=3, width=3), session.tokens
         )
 

@@ -44,6 +44,7 @@ from decodery.guide.top_k import TopK
 from decodery.guide.top_p import TopP
 from decodery.guide.typical_p import TypicalP
 from decodery.model.toy import ToyModel
+from decodery.model.turn import forward
 from decodery.run.registry import ROLES, find
 
 V = 60
@@ -369,12 +370,12 @@ def test_cfg_follows_a_session() -> None:
     guide = ClassifierFree(1.7, "ba").bind(model)
     session = model.session([2, 3, 4])
     session.accompany(guide.companions())
-    session.forward()
+    forward(session)
     session.commit([1])
     tree = TokenTree()
     tree.add(2, tree.add(0))
     tree.add(4)
-    rows = session.forward(tree)
+    rows = forward(session, tree)
     ours = guided(guide, rows)
     assert len(rows) == 4
     for row, path in enumerate(rows.paths):

@@ -27,14 +27,15 @@ from decodery.guide.temperature import Temperature
 from decodery.inspect.compare import TIE
 from decodery.model.arena import Arena
 from decodery.model.toy import ToyArena, ToyModel, table
+from decodery.model.turn import forward
 from decodery.plan.planner import OFF, Fixed, Plan
 from decodery.run.build import build
-from decodery.run.loop import speculate, together
 from decodery.run.recipe import Recipe
 from decodery.run.spec import part
 from decodery.verify.residual import Residual
 
 from ..laws.exact import PROMPT, recipe, variation, wanted
+from ..running import speculate, together
 
 WARM = Temperature(0.9)
 
@@ -190,7 +191,7 @@ def test_sjd_keeps_each_law_beside_its_guess() -> None:
     draft._guesses = [Guess(i % 5, torch.full((5,), 0.2)) for i in range(6)]
     before, whole = list(draft._guesses), draft.propose(session, Budget(9, 9), Seeded(0))
     tree = whole.only(range(4))
-    rows = session.forward(tree)
+    rows = forward(session, tree)
     step = Step(tree, rows, laws(rows), Verdict((0,), (3,)), [0, 3])
     session.commit(step.tokens)
     draft.observe(session, step, Seeded(1))
@@ -302,7 +303,7 @@ def test_lookahead_sends_whole_columns_and_leaves_the_others_as_they_are() -> No
         draft._columns = [[10 * i + j for j in range(3)] for i in range(4)]
         tree = draft.propose(session, budget, Seeded(0))
         assert len(tree) == max(0, 3 * sent - 1)
-        rows = session.forward(tree)
+        rows = forward(session, tree)
         step = Step(tree, rows, laws(rows), Verdict(()), [int(rows.logits[0].argmax())])
         draft.observe(session, step, Seeded(0))
         assert [column[1] - column[0] == 1 and column[0] % 10 == 1 for column in draft._columns[:sent]] == [True] * sent

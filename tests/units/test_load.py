@@ -16,6 +16,7 @@ import decodery
 from decodery.core.errors import BadModel
 from decodery.model import gguf
 from decodery.model.resolve import demo_file, resolve
+from decodery.model.turn import forward
 
 from ..hf.test_decode import tokenizer
 from ..hf.tiny import network, truth
@@ -38,8 +39,8 @@ def test_directories_and_pairs(tmp_path: Path) -> None:
     tokenizer().save_pretrained(tmp_path)
     for spec in (tmp_path, str(tmp_path), (network("llama"), tokenizer())):
         model = decodery.load(spec)
-        assert torch.equal(model.session([5, 6]).forward().logits[0], truth("llama", [5, 6])) or torch.allclose(
-            model.session([5, 6]).forward().logits[0], truth("llama", [5, 6]), atol=1e-4
+        assert torch.equal(forward(model.session([5, 6])).logits[0], truth("llama", [5, 6])) or torch.allclose(
+            forward(model.session([5, 6])).logits[0], truth("llama", [5, 6]), atol=1e-4
         )
     assert decodery.load(tmp_path, dtype="bfloat16").network.dtype == torch.bfloat16
     assert decodery.resolve(tmp_path) == tmp_path

@@ -28,9 +28,9 @@ from decodery.draft.specdec_plus_plus import SpecDecPlusPlus
 from decodery.draft.suffix import Suffix
 from decodery.model.toy import ToyModel
 from decodery.run.build import build
-from decodery.run.loop import speculate, together
 
 from ..laws.exact import recipe
+from ..running import speculate, together
 from .test_cli import call, tiny  # noqa: F401
 
 TOY = ToyModel(vocab=6, seed=3)
@@ -171,8 +171,10 @@ def test_what_is_no_aded_memory_is_refused(weights: Any) -> None:
     arrays = {"words": np.zeros((1, 2), np.uint32), "tokens": np.zeros((1, 1), np.uint32)}
     with pytest.raises(ValueError, match="not positive"):
         draft.remember(arrays | {"weights": np.array(weights)})
-    with pytest.raises(ValueError, match="bands"):
-        SpecDecPlusPlus("toy").remember({"seen": np.zeros((13, 2))})
+    seen = np.ones((13, 2))
+    for wrong in (seen[:12], -seen, seen * [2, 1], seen * np.nan, seen * 1e18):  # times seen, and how much of them held
+        with pytest.raises(ValueError, match="bands"):
+            SpecDecPlusPlus("toy").remember({"seen": wrong})
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)

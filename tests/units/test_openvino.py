@@ -11,6 +11,7 @@ import torch
 import decodery
 from decodery.core.errors import BadModel, DecoderyError
 from decodery.core.values import Cap
+from decodery.model.turn import forward
 
 from ..hf.test_decode import OPTIONS, PROMPTS, plain, tokenizer
 from ..hf.tiny import network
@@ -54,7 +55,7 @@ def test_eight_bits_are_one_model_on_every_backend(folder: Path, tmp_path: Path,
     float_model = decodery.load(folder, dtype="float32", backend="openvino")
     (large,) = set(tmp_path.glob("*/model.bin")) - {small}
     assert small.stat().st_size < 0.6 * large.stat().st_size
-    rows = [model.session(PROMPTS[0]).forward().logits for model in (float_model, torch_model, graph)]
+    rows = [forward(model.session(PROMPTS[0])).logits for model in (float_model, torch_model, graph)]
     assert not torch.allclose(rows[0], rows[1], atol=1e-4), "rounding changes the model"
     torch.testing.assert_close(rows[2], rows[1], atol=1e-4, rtol=1e-3)
 

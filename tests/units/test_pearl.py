@@ -28,12 +28,12 @@ from decodery.guide.temperature import Temperature
 from decodery.model.arena import Answer, Arena, Feed
 from decodery.model.toy import LanguageModel, ToyArena, ToyModel, table
 from decodery.plan.costs import Costs
-from decodery.plan.planner import OFF, Auto, Fixed, Plan
+from decodery.plan.planner import OFF, Auto, Fixed, JointPlan, Plan
 from decodery.run.build import build
-from decodery.run.loop import speculate, together
 from decodery.run.spec import part
 
 from ..laws.exact import PROMPT, Count, produced, recipe, variation, wanted
+from ..running import speculate, together
 
 WARM = (Temperature(0.9),)
 VOCAB = 5
@@ -60,7 +60,7 @@ class Pair(ToyModel):
     draft: LanguageModel = near
     before: Callable[[], None] = lambda: None
 
-    def arena(self) -> Arena:
+    def arena(self, lanes: int = 1) -> Arena:
         return Watched(self.lm, self.lm, 4000, self.before)
 
     def companion(self, spec: object) -> ToyModel:
@@ -90,7 +90,9 @@ def program_of(draft: Drafter, toy: Pair, n: int, guides: Any = (), seed: int = 
 
 
 def steps(toy: Pair, n: int, *args: Any, **options: Any) -> list[Step]:
-    return [step for _, step in together([program(toy, n, *args, **options)])]
+    plan = options.get("plan")
+    joint = JointPlan(plan.costs) if isinstance(plan, Auto) else None
+    return [step for _, step in together([program(toy, n, *args, **options)], joint)]
 
 
 def steps_of(draft: Drafter, toy: Pair, n: int) -> list[Step]:

@@ -11,22 +11,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decodery.core.chooser import enumerate_law
+from decodery.constrain.free import Free
+from decodery.core.chooser import Seeded, enumerate_law
 from decodery.core.errors import DecoderyError
 from decodery.core.law import Law
+from decodery.core.roles import Laws
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import Budget, Rows, Scheme
+from decodery.core.values import LOGITS, Budget, Rows, Scheme
+from decodery.draft.none import NoDraft
 from decodery.guide.temperature import Temperature
+from decodery.model.session import Ask
 from decodery.model.toy import ToyModel
 from decodery.plan.acceptance import Place
 from decodery.plan.costs import Costs
-from decodery.plan.planner import MARGIN, OFF, Auto, Fixed, Habits, plan_of
+from decodery.plan.planner import MARGIN, OFF, Auto, Fixed, Habits, JointPlan, plans
 from decodery.run.build import build
-from decodery.run.loop import speculate, together
+from decodery.verify.greedy import Greedy
 
 from ..laws.exact import LENGTH, PROMPT, recipe, specimens, variation, wanted
+from ..running import speculate, together
 
 FREE = {1: 1.0, 2: 1.0, 64: 1.0}
 DEAR = {1: 1.0, 2: 9.0, 64: 999.0}
@@ -46,11 +51,11 @@ def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data
     """Over all parts of the proposal that keep parents, and earlier siblings where they were drawn, none promises more
     tokens per second."""
     plan = Auto(Costs({n: sum(costs[:n]) for n in range(1, 8)}, data.draw(st.floats(0.0, 2.0))))
-    last = plan._last = data.draw(st.none() | st.integers(1, 7))
+    last = data.draw(st.none() | st.integers(1, 7))
     for node in range(len(tree)):
         rank = tree.children(tree.parents[node]).index(node)
         place = Place(tree.depths[node], rank, 0, 0)
-        plan.forecast.rates._seen[place] = (1e9 * data.draw(st.floats(0.01, 0.99)), 1e9)
+        plan.forecast.rates.tally.seen[place] = (1e9 * data.draw(st.floats(0.01, 0.99)), 1e9)
     promise = plan.forecast.promises(tree)
 
     def rate(nodes: tuple[int, ...]) -> float:
@@ -68,7 +73,10 @@ def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data
 
     parts = [p for n in range(len(tree) + 1) for p in itertools.combinations(range(len(tree)), n) if whole(p)]
     plan.budget(Budget(64, 64))
-    chosen = plan.cut(tree)
+    ask = Ask(ToyModel(vocab=8).session(PROMPT), tree, offer=plan.offer(tree, 0.0))
+    (kept,) = JointPlan(plan.costs, last).cut([ask])
+    assert kept is not None
+    chosen = tree.only(kept)
     best = max(map(rate, parts))
     if best <= MARGIN / plan.costs(1, last):  # not worth it
         assert not chosen.tokens
@@ -91,8 +99,7 @@ def test_planned_decoding_is_exact(draft: str, cost: str, record_property: Any) 
             plan = Auto(Costs(dict(TOYS[cost])))
             stop = Stop(eos=toy.eos, max_new_tokens=LENGTH + 4)
             parts = (copy.deepcopy(built.draft), built.verify, built.laws, built.constrain, rng, stop, built.want)
-            for _, step in together([speculate(session, *parts, plan)]):
-                step.seconds["forward"] = 1.0
+            for _ in together([speculate(session, *parts, plan)], Seconds(plan.costs)):
                 if len(session.tokens) >= len(PROMPT) + LENGTH:
                     break
             return tuple(session.tokens[len(PROMPT) :][:LENGTH])
@@ -101,13 +108,19 @@ def test_planned_decoding_is_exact(draft: str, cost: str, record_property: Any) 
         record_property("exact cases", 1)
 
 
+class Seconds(JointPlan):
+    """Every pass takes a second."""
+
+    def observe(self, positions: int, seconds: float, prefill: bool) -> None:
+        super().observe(positions, 1.0, prefill)
+
+
 def run(plan: Auto, draft: str, steps: int = 60) -> list[TokenTree]:
     toy = ToyModel(vocab=8, seed=2)
     built = build(recipe(dict(specimens("draft"))[draft], None, [Temperature(3.0)]), toy)
-    from decodery.core.chooser import Seeded
-
     parts = (built.draft, built.verify, built.laws, built.constrain, Seeded(1), Stop(max_new_tokens=steps, context=64))
-    return [step.tree for _, step in together([speculate(toy.session(PROMPT), *parts, built.want, plan)])]
+    program = speculate(toy.session(PROMPT), *parts, built.want, plan)
+    return [step.tree for _, step in together([program], JointPlan(plan.costs))]
 
 
 @pytest.mark.usefixtures("still_clock")
@@ -125,7 +138,7 @@ def test_a_dear_drafter_that_loses_is_hardly_asked_again_not_even_by_the_next_re
         for _ in range(100):
             invited = plan.budget(Budget(8, 8)).nodes > 0
             asked.append(invited)
-            plan.cut(TokenTree.chain([1, 2]))
+            plan.offer(TokenTree.chain([1, 2]), 3.0 * invited)
             rows = Rows(torch.zeros(1, 3), [])
             plan.observe(Step(TokenTree(), rows, Law(rows.logits, True), Verdict(()), [0], {"draft": 3.0 * invited}))
     assert asked[0]
@@ -138,17 +151,41 @@ def test_unforwarded_drafts_teach_as_well() -> None:
     """Places that were cut away are still judged by what came after."""
     plan = Auto(Costs(dict(DEAR)))
     run(plan, "jacobi:window=2")
-    assert plan.forecast.rates._seen
+    assert plan.forecast.rates.tally.seen
 
 
 def test_the_prompts_forward_is_no_sign_of_what_a_step_costs() -> None:
-    plan = Auto(Costs({1: 1.0, 2: 1.0, 4: 1.0}))
-    rows, tree = Rows(torch.zeros(1, 3), []), TokenTree()
-    step = Step(tree, rows, Law(rows.logits, True), Verdict(()), [0], {"forward": 50.0})
-    plan.observe(step)
-    assert plan.costs(1) == 1.0
-    plan.observe(step)
-    assert plan.costs(1) > 1.0
+    joint = JointPlan(Costs({1: 1.0, 2: 1.0, 4: 1.0}))
+    joint.observe(1, 50.0, prefill=True)
+    assert joint.costs(1) == 1.0
+    joint.observe(1, 50.0, prefill=False)
+    assert joint.costs(1) > 1.0
+    joint = JointPlan(Costs({1: 1.0, 2: 1.0, 4: 1.0}))
+    joint.observe(1, 50.0, prefill=False)
+    assert joint.costs(1) == 1.0, "of the very first nobody knows what came before it"
+
+
+def test_the_planner_is_told_which_pass_read_a_prompt() -> None:
+    """Also where a prompt is read beside the steps of another text."""
+    told: list[tuple[int, bool]] = []
+
+    class Spy(JointPlan):
+        def observe(self, positions: int, seconds: float, prefill: bool) -> None:
+            told.append((positions, prefill))
+
+    toy = ToyModel(vocab=8)
+    arena = toy.arena()
+    free = (NoDraft(), Greedy(), Laws(), Free(), Seeded(0))
+    one, two = (
+        speculate(toy.session(text, arena), *free, Stop(max_new_tokens=3), LOGITS, Auto(Costs(dict(FREE))))
+        for text in (PROMPT, PROMPT[:1])
+    )
+    for _ in together([one], Spy(Costs(dict(FREE)))):
+        pass
+    assert told == [(3, True), (1, False), (1, False)]
+    for _ in together([two], Spy(Costs(dict(FREE)))):
+        pass
+    assert told[3:] == [(1, False)] * 3
 
 
 def test_another_size_than_before_costs_more_and_is_no_sign_of_a_slow_forward() -> None:
@@ -160,9 +197,11 @@ def test_another_size_than_before_costs_more_and_is_no_sign_of_a_slow_forward() 
 
 
 def test_fixed_and_off() -> None:
-    assert plan_of("fixed:3").budget(Budget(9, 4)) == Budget(3, 4)
-    assert isinstance(plan_of("fixed:0"), Fixed)
-    assert plan_of("off") is OFF
+    toy: Any = ToyModel()
+    assert plans("fixed:3", toy, NoDraft(), [5, 7]) == ([Fixed(3), Fixed(3)], None)
+    assert Fixed(3).budget(Budget(9, 4)) == Budget(3, 4)
+    assert plans("fixed:0", toy, NoDraft(), [5]) == ([Fixed(0)], None)
+    assert plans("off", toy, NoDraft(), [5, 7]) == ([OFF, OFF], None)
     for bad in ("fixed", "fixed:x", "auto:3", "never"):
         with pytest.raises(DecoderyError, match="auto, fixed:N"):
-            plan_of(bad)
+            plans(bad, toy, NoDraft(), [5])

@@ -19,6 +19,7 @@ from decodery.verify.rapid import RapidVerify, remain, tilt
 from decodery.verify.residual import Residual
 
 from ..laws.exact import Count, produced, variation, wanted
+from ..running import proposed
 
 P = torch.tensor([0.5, 0.05, 0.15, 0.3], dtype=torch.float64)
 Q = torch.tensor([0.1, 0.6, 0.1, 0.2], dtype=torch.float64)
@@ -52,7 +53,7 @@ def words(verify: Verifier, rng: Chooser) -> tuple[int, ...]:
     tree = TokenTree(scheme=Scheme.IID)
     tree.add(rng.pick(Q), q=Q)
     logits = P.log().expand(2, -1).clone()
-    rows = Rows(logits, (0,), [tree.words(0)], [1], 1)
+    rows = Rows(logits, (0,), [(), tree.words(0)], [1], 1)
     verdict = verify(tree, Law(logits, greedy=False), rows, rng)
     return (*(tree.tokens[node] for node in verdict.path), *verdict.extra)
 
@@ -80,7 +81,7 @@ def test_a_repeated_sibling_may_stand() -> None:
     for _ in range(2):
         tree.add(3, q=Q)
     logits = P.log().expand(2, -1).clone()
-    rows = Rows(logits, (0,), [tree.words(0)], [1, None], 1)
+    rows = Rows(logits, (0,), [(), tree.words(0)], [1, None], 1)
     ends = {RapidVerify(tail=0.0)(tree, Law(logits, greedy=False), rows, Seeded(seed)).path for seed in range(50)}
     assert ends == {(0,)}  # of a second look, what is left of p is more than q
 
@@ -104,7 +105,7 @@ def test_a_short_prompt_is_read_whole_by_another_model_only() -> None:
         built = build(Recipe.of(draft, None, [Temperature(1.0)], "none"), toy)
         session = toy.session((0, 1, 0))
         built.draft.begin(session, Laws(greedy=False))
-        tree = built.draft.propose(session, Budget(2, 2), Seeded(0))
+        tree = proposed(built.draft, session, Budget(2, 2), Seeded(0))
         assert len(tree) == drafts
         for node, q in enumerate(tree.q):
             assert q is not None

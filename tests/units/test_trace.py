@@ -27,10 +27,11 @@ from decodery.core.values import LOGITS, Budget, Rows, Scheme
 from decodery.draft.ngram import NGram
 from decodery.inspect.trace import HALF, Recorder
 from decodery.model.toy import ToyModel
-from decodery.run.loop import speculate, together
 from decodery.search.beam import Beam
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
+
+from ..running import search, speculate, together
 
 PLAIN = list("abcdef")
 HOSTILE = ["</script><script>alert(1)</script>", "<!--<script>", "\"'\\", "\u2028\u2029", "&lt;{{trace}}", "\ud800"]
@@ -233,7 +234,7 @@ def test_hostile_tokens_stay_data() -> None:
 
 def test_a_search_shows_its_beginnings_and_candidates() -> None:
     stop = Stop(max_new_tokens=5)
-    steps, recorder, stats = follow(Beam(width=3)(ToyModel(6).session([0, 1]), Laws(), Free(), Seeded(1), stop))
+    steps, recorder, stats = follow(search(Beam(width=3), ToyModel(6).session([0, 1]), (), Free(), Seeded(1), stop))
     shown = parsed(recorder.page(stats, ""))[0]["steps"]
     assert [len(step["beams"]) for step in shown[1:]] == [3] * (len(steps) - 1)
     assert [text for text, _ in shown[-1]["candidates"]] == [

@@ -19,21 +19,22 @@ from decodery.core.errors import DecoderyError, PartsClash
 from decodery.core.roles import Drafter, Laws
 from decodery.core.stop import Stop
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import LOGITS, Budget, Scheme, Tensor
+from decodery.core.values import LOGITS, Budget, Offer, Scheme, Tensor
 from decodery.draft.specdec_plus_plus import band
 from decodery.guide.temperature import Temperature
 from decodery.guide.top_p import TopP
 from decodery.model.arena import Arena
 from decodery.model.toy import ToyArena, ToyModel
+from decodery.model.turn import forward
 from decodery.plan.costs import Costs
-from decodery.plan.planner import Auto, Plan
+from decodery.plan.planner import Auto, JointPlan
 from decodery.run.build import build
-from decodery.run.loop import speculate, together
 from decodery.run.recipe import Recipe
 from decodery.run.spec import part
 from decodery.verify.residual import Residual
 
 from ..laws.exact import LENGTH, PROMPT, recipe, variation, wanted
+from ..running import proposed, speculate, together
 
 GROWN = ["model", "iid", "rsd-c", "rsd-s", "dyspec", "specdec++"]
 WIDE = Budget(64, 64)
@@ -46,7 +47,7 @@ class Told(ToyModel):
 
     draft: Any = None
 
-    def arena(self) -> Arena:
+    def arena(self, lanes: int = 1) -> Arena:
         return ToyArena(self.lm, self.lm, context=4000)
 
     def companion(self, spec: object) -> ToyModel:
@@ -65,7 +66,7 @@ def propose(
     session = toy.session(PROMPT)
     drafter.begin(session, Laws((), greedy))
     lm = draft or toy.lm
-    return drafter.propose(session, budget, rng), lambda path: lm((*PROMPT, *path)).softmax(-1)
+    return proposed(drafter, session, budget, rng), lambda path: lm((*PROMPT, *path)).softmax(-1)
 
 
 def uniform(words: tuple[int, ...]) -> Tensor:
@@ -200,7 +201,7 @@ def test_dyspec_with_a_threshold_draws_all_above_it_in_one_pass_a_level() -> Non
         passes = []
         after = drafter.after
         drafter.after = lambda *told, after=after, passes=passes: passes.append(told[2]) or after(*told)  # type: ignore[misc]
-        tree = drafter.propose(session, WIDE, Seeded(seed))
+        tree = proposed(drafter, session, WIDE, Seeded(seed))
         assert len(passes) == max(tree.depths) < 40
         asked = asked_for(tree)
         assert min(asked) >= 0.08
@@ -221,8 +222,8 @@ def test_dyspec_estimates_are_right_where_the_draft_is_the_target() -> None:
     def once(rng: Chooser) -> tuple[int, float]:
         session = toy.session(PROMPT)
         drafter.begin(session, laws)
-        tree = drafter.propose(session, WIDE, rng)
-        rows = session.forward(tree)
+        tree = proposed(drafter, session, WIDE, rng)
+        rows = forward(session, tree)
         verdict = part("verify", "sample-and-match")(tree, laws(rows), rows, rng)  # type: ignore[operator]
         estimate = math.fsum(v * chance_of(tree, node) for node, v in enumerate(asked_for(tree)))
         return len(verdict.path), round(estimate, 12)
@@ -257,7 +258,7 @@ def test_dyspec_asks_the_draft_model_for_several_nodes_at_once() -> None:
     passes = []
     after = drafter.after
     drafter.after = lambda session, tree, nodes: passes.append(len(nodes)) or after(session, tree, nodes)
-    drafter.propose(toy.session(PROMPT), Budget(64, 64), Seeded(3))
+    proposed(drafter, toy.session(PROMPT), Budget(64, 64), Seeded(3))
     assert len(passes) < 12
     assert max(passes) > 1
 
@@ -307,7 +308,8 @@ def test_predicted_acceptance_comes_near_the_true_one() -> None:
     toy = Told(vocab=6, seed=5, draft=ToyModel(6, seed=15).lm)
     truth: dict[int, list[float]] = {}
     parts = (Laws((), False), part("constrain", "none"), Seeded(1), Stop(max_new_tokens=200, context=4000), LOGITS)
-    for _, step in together([speculate(toy.session(PROMPT), drafter.bind(toy), Residual(), *parts)]):  # type: ignore[arg-type]
+    bound = drafter.bind(toy)
+    for _, step in together([speculate(toy.session(PROMPT), bound, Residual(), *parts)]):  # type: ignore[arg-type]
         for node, parent in enumerate(step.tree.parents):
             q = step.tree.q[node]
             p = step.p.row(step.rows.at(parent) or 0)
@@ -316,9 +318,10 @@ def test_predicted_acceptance_comes_near_the_true_one() -> None:
             truth.setdefault(band(q), []).append(float(torch.minimum(p, q).sum()))
     assert len(truth) > 2
     for which, values in truth.items():
-        total, times = drafter._seen[which]
-        assert times == pytest.approx(len(values) + 0.01)
+        total, times = bound._seen.seen[which,]
+        assert times == len(values)
         assert total / times == pytest.approx(sum(values) / len(values), abs=0.02)
+        assert bound._seen.rate((which,)) == pytest.approx(total / times, abs=0.02)
 
 
 # ---- under the planner, and what is refused ----------------------------------------------------------------------------
@@ -335,7 +338,7 @@ class KnownCosts(Costs):
         pass
 
 
-def planned(draft: Any, plan: Plan, guides: Any = WARM) -> float:
+def planned(draft: Any, plan: Auto, guides: Any = WARM) -> float:
     """How far the law of two tokens under a plan is from the definition."""
     toy = ToyModel(seed=3)
     built = build(recipe(draft, None, guides), toy)
@@ -344,8 +347,8 @@ def planned(draft: Any, plan: Plan, guides: Any = WARM) -> float:
         session = toy.session(PROMPT)
         stop = Stop(max_new_tokens=LENGTH + 1)
         parts = (copy.deepcopy(built.draft), built.verify, built.laws, built.constrain, rng, stop, built.want)
-        for _, step in together([speculate(session, *parts, copy.deepcopy(plan))]):
-            step.seconds["forward"] = 1.0
+        own = copy.deepcopy(plan)
+        for _ in together([speculate(session, *parts, own)], JointPlan(own.costs)):
             if len(session.tokens) >= len(PROMPT) + LENGTH:
                 break
         return tuple(session.tokens[len(PROMPT) :][:LENGTH])
@@ -360,9 +363,9 @@ def test_cutting_a_tree_by_what_was_drawn_would_be_wrong() -> None:
     assert planned(draft, Auto(KnownCosts(dict(COST)))) < 1e-9
 
     class Blind(Auto):
-        def cut(self, tree: TokenTree) -> TokenTree:
+        def offer(self, tree: TokenTree, seconds: float) -> Offer:
             tree.settled = True
-            return super().cut(tree)
+            return super().offer(tree, seconds)
 
     assert planned(draft, Blind(KnownCosts(dict(COST)))) > 1e-3
 
@@ -375,8 +378,8 @@ def test_a_planner_pauses_drafts_that_lose() -> None:
         parts = (Laws((), False), part("constrain", "none"), Seeded(1), Stop(max_new_tokens=300, context=4000), LOGITS)
         draft: Any = part("draft", "dyspec:path=toy,nodes=3").bind(toy)
         steps = []
-        for _, step in together([speculate(toy.session(PROMPT), draft, Residual(), *parts, plan)]):  # type: ignore[arg-type]
-            step.seconds.clear()
+        program = speculate(toy.session(PROMPT), draft, Residual(), *parts, plan)  # type: ignore[arg-type]
+        for _, step in together([program], JointPlan(plan.costs)):
             steps.append(len(step.tree) > 0)
         share = sum(steps[60:]) / len(steps[60:])
         assert share < 0.1 if fate == "paused" else share > 0.9

@@ -24,6 +24,7 @@ from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Rows, Scheme, Tensor
 from decodery.guide.temperature import Temperature
 from decodery.model.toy import ToyModel, table
+from decodery.model.turn import forward
 from decodery.run.build import build
 from decodery.run.recipe import Recipe
 from decodery.run.spec import part
@@ -32,6 +33,7 @@ from decodery.verify.spectr import SpecTr, least_rho
 from decodery.verify.typical import Typical
 
 from ..laws.exact import PROMPT
+from ..running import proposed
 
 P = torch.tensor([0.5, 0.05, 0.15, 0.3], dtype=torch.float64)
 Q = torch.tensor([0.1, 0.6, 0.1, 0.2], dtype=torch.float64)
@@ -248,8 +250,8 @@ def step(
     def once(rng: Chooser) -> tuple[tuple[int, ...], int]:
         session = toy.session(PROMPT)
         drafter.begin(session, laws)
-        tree = drafter.propose(session, Budget(64, length), rng)
-        rows = session.forward(tree)
+        tree = proposed(drafter, session, Budget(64, length), rng)
+        rows = forward(session, tree)
         verdict = verify(tree, laws(rows), rows, rng)
         return tuple(verdict.tokens(tree)), len(verdict.path)
 
@@ -394,7 +396,7 @@ def test_table_a_threshold_accepts_as_much_as_best_first() -> None:
         """Mean size and mean accepted tokens."""
         drafter: Any = part("draft", draft).bind(ToyModel(seed=seed))
         drafter.begin(session := ToyModel(seed=seed).session(PROMPT), Laws((), greedy=False))
-        sizes = enumerate_law(lambda rng: len(drafter.propose(session, Budget(64, 2), rng)))
+        sizes = enumerate_law(lambda rng: len(proposed(drafter, session, Budget(64, 2), rng)))
         return sum(n * weight for n, weight in sizes.items()), step(draft, Residual(), seed, 2)[1]
 
     for seed in (1, 2):

@@ -11,7 +11,7 @@ from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws
 from decodery.core.step import Step
 from decodery.core.tree import TokenTree
-from decodery.core.values import Budget
+from decodery.core.values import Budget, common
 from decodery.model.session import Session
 
 BASE, MODULUS = 1_000_003, (1 << 61) - 1
@@ -44,14 +44,16 @@ class CopySpec(Drafter):
     def begin(self, session: Session, laws: Laws) -> None:
         self._after: dict[int, int] = {}
         self._hash: int = 0
-        self._read: int = 0
+        self._read: list[int] = []
         self._length = self.copy
         self._copied: list[int] = []
         self._index(session.tokens)
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         self._index(session.tokens)
-        start = self._after.get(self._hash, len(session.tokens)) if self._read >= self.gamma else len(session.tokens)
+        start = (
+            self._after.get(self._hash, len(session.tokens)) if len(self._read) >= self.gamma else len(session.tokens)
+        )
         self._copied = session.tokens[start : start + max(0, min(self._length, *budget))]
         return TokenTree.chain(self._copied)
 
@@ -65,11 +67,11 @@ class CopySpec(Drafter):
 
     def _index(self, tokens: list[int]) -> None:
         """Roll the hash on; a gamma-gram is booked with the place behind it once a token stands there."""
-        if len(tokens) < self._read:  # the text was taken back
-            self._after, self._hash, self._read = {}, 0, 0
-        for i in range(self._read, len(tokens)):
+        if common(self._read, tokens) < len(self._read):  # the text was taken back
+            self._after, self._hash, self._read = {}, 0, []
+        for i in range(len(self._read), len(tokens)):
             if i >= self.gamma and (self.pick == "latest" or self._hash not in self._after):
                 self._after[self._hash] = i
             leaving = tokens[i - self.gamma] if i >= self.gamma else 0
             self._hash = (self._hash * BASE + tokens[i] - leaving * self._leaving) % MODULUS
-        self._read = len(tokens)
+        self._read += tokens[len(self._read) :]

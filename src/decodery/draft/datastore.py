@@ -40,14 +40,14 @@ class Datastore(Drafter):
             raise ValueError("datastore needs path=STORE, a directory made by: decodery index FILES -o STORE")
         if self.min > self.max:
             raise ValueError(f"datastore needs 1 <= min <= max <= {REACH}, not min={self.min}, max={self.max}")
-        self._store = self.path if isinstance(self.path, Store) else None
+        self._opened: list[Store] = []
+        """The store, once it is open: for all requests."""
 
     def bind(self, model: Model) -> Self:
-        self._store = Store.fit(self._store or self.path, model)  # opened once: that reads all of it
+        self._store = Store.fit(self.path, model, self._opened)
         return self
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
-        assert self._store is not None  # opened by bind
         if min(budget) < 1:
             return TokenTree()
         matched, places = self._store.find(session.tokens[-self.max :], self.min)

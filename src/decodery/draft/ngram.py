@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Annotated
 
 from annotated_types import Ge
@@ -11,7 +10,7 @@ from annotated_types import Ge
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws
 from decodery.core.tree import TokenTree
-from decodery.core.values import Budget
+from decodery.core.values import Budget, common
 from decodery.model.session import Session
 
 
@@ -56,14 +55,12 @@ class NGram(Drafter):
 
     def _index(self, tokens: list[int]) -> None:
         """Book where each n-gram ended; those that end with the text have no continuation yet and wait."""
-        known = len(self._read)
-        if known >= len(tokens):  # the text was taken back, perhaps by a draft only: forget from where it parts
-            same = (mine == theirs for mine, theirs in zip(self._read, tokens, strict=False))
-            known = sum(takewhile(bool, same))
-            for end in range(len(self._read) - 1, max(known, 1) - 1, -1):
-                for n in range(self.min, min(self.max, end) + 1):
-                    self._ends[tuple(self._read[end - n : end])].pop()
-            del self._read[known:]
+        # The text may have been taken back and written anew, perhaps by a draft only: forget from where it parts.
+        known = common(self._read, tokens)
+        for end in range(len(self._read) - 1, max(known, 1) - 1, -1):
+            for n in range(self.min, min(self.max, end) + 1):
+                self._ends[tuple(self._read[end - n : end])].pop()
+        del self._read[known:]
         for end in range(max(known, 1), len(tokens)):
             for n in range(self.min, min(self.max, end) + 1):
                 self._ends.setdefault(tuple(tokens[end - n : end]), []).append(end)

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws, Model
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import NO_TOKEN, Array, Budget
+from decodery.core.values import NO_TOKEN, Array, Budget, common
 from decodery.draft.lib.automaton import Automaton
 from decodery.draft.lib.earlier_texts import Past, Text
 from decodery.draft.lib.store import REACH, Store, heaviest
@@ -58,11 +58,13 @@ class Suffix(Drafter):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._corpus: Store | None = None
+        self._opened: list[Store] = []
+        """The corpus, once it is open: for all requests."""
         self._past = Past(self.recall)
 
     def bind(self, model: Model) -> Self:
         if self.corpus:
-            self._corpus = Store.fit(self._corpus or self.corpus, model)  # opened once: that reads all of it
+            self._corpus = Store.fit(self.corpus, model, self._opened)
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
@@ -90,7 +92,7 @@ class Suffix(Drafter):
 
     def _read(self, tokens: Sequence[int]) -> None:
         text = self._text
-        if not text.tokens or len(tokens) < len(text.tokens):  # the request begins, or its text was taken back
+        if not text.tokens or common(text.tokens, tokens) < len(text.tokens):  # the request begins, or was taken back
             text.tokens, text.read, text.last = [], 0, 0
             self._own, self._last, self._before = Automaton(), 0, Match(self._past.automaton, NEW_BEFORE)
         for token in tokens[len(text.tokens) :]:

@@ -20,8 +20,8 @@ def speculate(session: Session, built: Built, rng: Chooser, stop: Stop) -> Progr
     """Guess, look, decide, commit, learn; until ``stop``. Yields asks for each pass and a ``Step`` for each turn."""
     draft, constrain, plan = built.draft, built.constrain, built.plan
     state = constrain.start(session.tokens)
+    draft.begin(session, built.laws)
     try:
-        draft.begin(session, built.laws)
         while not stop(session):
             tick = Ticks()
             proposing = draft.proposing(session, plan.budget(stop.budget(session)), rng)
@@ -45,6 +45,7 @@ def speculate(session: Session, built: Built, rng: Chooser, stop: Stop) -> Progr
             plan.observe(step)
             yield step
     finally:
+        session.keep(())
         draft.end(session)
 
 

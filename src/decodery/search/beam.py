@@ -87,30 +87,33 @@ class Beam(Search):
         running = [Hypothesis((), 0.0, constrain.start(session.tokens), alone)]
         ended: list[Hypothesis] = []
         tree, tick, fresh = TokenTree(), Ticks(), None
-        while True:
-            rows = yield from tick.during("forward", answer(Ask(session, tree, built.want, fresh)))
-            allowed = masks(constrain, [one.state for one in running], stop.eos)
-            tick("constrain")
-            p = laws(rows, allowed)
-            tick("guide")
-            running, over = self._choose(running, p, constrain, over=stop(session))
-            ended = sorted([*ended, *over], key=self._rank, reverse=True)[: self.width]
-            tick("search")
-            if not running or self._settled(running[0], [one for one in ended if one.whole], longest):
-                break
-            yield Step(TokenTree(), rows, p, Verdict(()), [], tick.seconds, tick.calls)
-            tick = Ticks()
-            session.keep(one.node for one in running)
-            running = [one._replace(node=tree.add(one.tokens[-1], one.node)) for one in running]
-            fresh = [one.node for one in running]
-        ended = [one for one in ended if one.whole] or ended
-        tokens = list(ended[0].tokens)
-        session.commit(tokens)
-        stop.count(tokens)
-        stop.reason = ended[0].stop.reason or stop.reason
-        tick("commit")
-        found = [Candidate(one.tokens, self.score(one)) for one in ended]
-        yield Step(TokenTree(), rows, p, Verdict((), tuple(tokens)), tokens, tick.seconds, tick.calls, found)
+        try:
+            while True:
+                rows = yield from tick.during("forward", answer(Ask(session, tree, built.want, fresh)))
+                allowed = masks(constrain, [one.state for one in running], stop.eos)
+                tick("constrain")
+                p = laws(rows, allowed)
+                tick("guide")
+                running, over = self._choose(running, p, constrain, over=stop(session))
+                ended = sorted([*ended, *over], key=self._rank, reverse=True)[: self.width]
+                tick("search")
+                if not running or self._settled(running[0], [one for one in ended if one.whole], longest):
+                    break
+                yield Step(TokenTree(), rows, p, Verdict(()), [], tick.seconds, tick.calls)
+                tick = Ticks()
+                session.keep(one.node for one in running)
+                running = [one._replace(node=tree.add(one.tokens[-1], one.node)) for one in running]
+                fresh = [one.node for one in running]
+            ended = [one for one in ended if one.whole] or ended
+            tokens = list(ended[0].tokens)
+            session.commit(tokens)
+            stop.count(tokens)
+            stop.reason = ended[0].stop.reason or stop.reason
+            tick("commit")
+            found = [Candidate(one.tokens, self.score(one)) for one in ended]
+            yield Step(TokenTree(), rows, p, Verdict((), tuple(tokens)), tokens, tick.seconds, tick.calls, found)
+        finally:
+            session.keep(())
 
     def score(self, one: Hypothesis) -> float:
         """What ended answers are compared by."""

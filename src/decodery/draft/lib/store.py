@@ -78,9 +78,14 @@ class Store:
         return cls(arrays[0], arrays[1], fingerprint, str(path))
 
     @classmethod
-    def fit(cls, path: object, model: Model) -> Store:
-        """A store, or the one in a directory, for this model's tokens. Raises ``PartsClash`` where they are another's."""
-        store = path if isinstance(path, Store) else cls.open(str(path))
+    def fit(cls, path: object, model: Model, opened: list[Store]) -> Store:
+        """A store, or the one in a directory, for this model's tokens. Raises ``PartsClash`` where they are another's.
+
+        ``opened`` keeps it for the next call: to open a directory is to read all of it.
+        """
+        if not opened:
+            opened.append(path if isinstance(path, Store) else cls.open(str(path)))
+        store = opened[0]
         if store.fingerprint != model.fingerprint():
             raise PartsClash(
                 f"the datastore {store.name} was made with another tokenizer than this model's: "
