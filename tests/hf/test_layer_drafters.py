@@ -334,7 +334,7 @@ def test_scoring_leaves_no_trace() -> None:
     def state() -> Any:
         slots = [arena._slot[handle] for handle in session._trunk]
         kept = [states[0, :, slots].clone() for layer in arena._store.slot_layers for states in layer.states]
-        return kept, dict(arena.nodes), list(session._trunk), draft._found.best
+        return kept, dict(arena.nodes), list(session._trunk), draft.lore.best
 
     before, nodes, trunk, best = state()
     first = draft._matchness(session, frozenset({0, 3, 5, 6}))
