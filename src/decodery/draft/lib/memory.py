@@ -115,11 +115,14 @@ def _learners(draft: Drafter, model: Model) -> dict[str, Lore]:
     while waiting:
         part = waiting.pop(0)
         waiting += part.inner()
-        known = any(lore is part.lore for lore in found.values())  # one object in two places
-        if part.lore is not None and not known and part.lore.arrays():
-            name = " ".join(filter(None, (name_of(part)[1], part.lore.kind)))
+        if (lore := part.lore) is None or any(lore is other for other in found.values()):  # one object in two places
+            continue
+        with lore.lock:
+            kept = bool(lore.arrays())
+        if kept:
+            name = " ".join(filter(None, (name_of(part)[1], lore.kind)))
             same = sum(key.partition("#")[0] == name for key in found)
-            found[f"{name}#{same + 1}" if same else name] = part.lore
+            found[f"{name}#{same + 1}" if same else name] = lore
     if not found:
         raise BadMemory(
             f"the draft part {name_of(draft)[1]!r} keeps nothing from one request to the next; recycling and aded do"
