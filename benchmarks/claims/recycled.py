@@ -38,7 +38,7 @@ class AcceptedOnly(Recycling):
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         at = [step.rows.at(node) for node in step.verdict.path]
         ranked = step.rows.logits[[0, *(row for row in at if row is not None)]].topk(self.k).indices.tolist()
-        self._learn((step.rows.words(0)[-1], *(step.tree.tokens[i] for i in step.verdict.path)), ranked)
+        self.lore.rank((step.rows.words(0)[-1], *(step.tree.tokens[i] for i in step.verdict.path)), ranked)
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     runs = {name: run(make) for name, make in variants.items()}
     figures["recycling, tokens a call"] = {name: per_call(outputs) for name, outputs in runs.items()}
 
-    table = Aded()
+    table = Aded().bind(model)
     text = gzip.decompress((DATA / "corpus" / "tinyshakespeare.txt.gz").read_bytes()).decode()[:40_000]
     table.begin(model.session(model.encode(text)), Laws())
     first, second = run(lambda: table, asked[:10]), run(lambda: table, asked[:10])
@@ -84,7 +84,8 @@ def main() -> None:
     spent: dict[str, Any] = {"a call, ms (spec-bench/run.json)": call}
     for walks in (24, 150):
         draft = replace(fresh, simulations=walks)
-        draft._matrix = fresh._matrix
+        draft.lores = fresh.lores
+        draft.bind(model)
         times = []
         for prompt in asked:
             session, started = model.session(prompt), time.thread_time()

@@ -22,7 +22,7 @@ def search(model: Any, prompts: list[list[int]], skip: float) -> tuple[Swift, di
     draft, best = Swift(skip=skip, interval=1, enough=1.0), [-1.0]
     for used, prompt in enumerate(prompts, 1):
         decodery.decode(model, prompt, draft=draft, max_new_tokens=NEW, seed=used)
-        found = draft._found
+        found = draft.lore
         best.append(found.score)
         if len(found.tried) >= SETS:
             break
@@ -75,11 +75,11 @@ def main() -> None:
     claims: dict[str, Any] = {}
     for skip in (0.1, 0.45):
         draft, found = search(model, stream, skip)
-        even = draft._found.tried[0]
+        even = draft.lore.tried[0]
         found["on other prompts, even set"] = matchness(model, draft, texts, even)
-        found["on other prompts, best set"] = matchness(model, draft, texts, draft._found.best)
+        found["on other prompts, best set"] = matchness(model, draft, texts, draft.lore.best)
         if skip == 0.1:
-            options: dict[str, Any] = {"interval": 0, "units": tuple(draft._found.best)}
+            options: dict[str, Any] = {"interval": 0, "units": tuple(draft.lore.best)}
             found["drafts ended at 0.8, 25 at most"] = drafting(model, further, Swift(**options))
             for length in (3, 6):
                 fixed = Swift(**options, confidence=0.0, length=length)

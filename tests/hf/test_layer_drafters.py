@@ -341,7 +341,7 @@ def test_scoring_leaves_no_trace() -> None:
     def state() -> Any:
         slots = [arena._slot[handle] for handle in session.arena.lineage(session.head)]
         kept = [states[0, :, slots].clone() for layer in arena._store.slot_layers for states in layer.states]
-        return kept, dict(arena.nodes), list(session.arena.lineage(session.head)), draft._found.best
+        return kept, dict(arena.nodes), list(session.arena.lineage(session.head)), draft.lore.best
 
     before, nodes, trunk, best = state()
     first = answered(draft._matchness(session, frozenset({0, 3, 5, 6})))

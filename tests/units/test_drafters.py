@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import DecoderyError, PartsClash
-from decodery.core.roles import Drafter, Laws
+from decodery.core.roles import Drafter, Laws, ready
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
 from decodery.core.tree import TokenTree
@@ -50,7 +50,8 @@ TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 
 def proposal(draft: Drafter, tokens: Sequence[int], budget: Budget = ROOMY) -> TokenTree:
     """What a drafter proposes after a text that it reads all at once."""
-    session = ToyModel(vocab=8).session(tokens)
+    toy = ToyModel(vocab=8)
+    session, draft = toy.session(tokens), ready(draft, toy)
     draft.begin(session, Laws())
     return proposed(draft, session, budget, Seeded(0))
 
@@ -153,8 +154,8 @@ def test_copyspec_with_and_without_a_draft_model_is_greedy(draft: str) -> None:
 
 def test_recycling_unrolls_its_table_along_the_template() -> None:
     """Every node of the published tree is the guess of its rank after its parent's token, and its parent stands before it."""
-    draft = Recycling("published")
-    draft._after = {token: [(token * 7 + rank * 3 + 1) % 50 for rank in range(8)] for token in range(50)}
+    draft = Recycling("published").bind(ToyModel(vocab=50))
+    draft.lore.known = {token: [(token * 7 + rank * 3 + 1) % 50 for rank in range(8)] for token in range(50)}
     session = ToyModel(vocab=50).session([4])
     tree = draft.propose(session, Budget(99, 99), Seeded(0))
     assert len(tree) == 80
@@ -162,7 +163,7 @@ def test_recycling_unrolls_its_table_along_the_template() -> None:
     for node, path in enumerate(draft._paths):
         assert tree.parents[node] < node
         parent = tree.words(tree.parents[node])[-1] if len(path) > 1 else 4
-        assert tree.words(node)[-1] == draft._after[parent][path[-1]]
+        assert tree.words(node)[-1] == draft.lore.known[parent][path[-1]]
         assert path[:-1] == (draft._paths[tree.parents[node]] if len(path) > 1 else ())
 
 
@@ -318,14 +319,14 @@ def test_the_past_stays_small_where_texts_are_taken_back() -> None:
 
 def test_suffix_loads_all_that_it_saved() -> None:
     draft = Suffix(recall=12)
+    toy = ToyModel(vocab=8)
     for text in ([1, 2, 3, 4], [5, 6, 7, 0], [3, 3, 3]):
-        copy.copy(draft).begin(ToyModel(vocab=8).session(text), Laws())
-    loaded = Suffix(recall=12)
-    loaded.remember(draft.memory())
-    assert [text.tokens for text in loaded._past.texts] == [[1, 2, 3, 4], [5, 6, 7, 0], [3, 3, 3]]
-    shorter = Suffix(recall=6)
-    shorter.remember(draft.memory())
-    assert [text.tokens for text in shorter._past.texts] == [[6, 7, 0], [3, 3, 3]]
+        ready(draft, toy).begin(toy.session(text), Laws())
+    arrays = ready(draft, toy).lore.arrays()
+    for recall, texts in ((12, [[1, 2, 3, 4], [5, 6, 7, 0], [3, 3, 3]]), (6, [[6, 7, 0], [3, 3, 3]])):
+        past = Past(recall)
+        past.merge(arrays, {})
+        assert [text.tokens for text in past.texts] == texts
 
 
 def test_suffix_prefers_the_frequent_and_trusts_long_matches() -> None:
@@ -338,7 +339,7 @@ def test_suffix_prefers_the_frequent_and_trusts_long_matches() -> None:
 
 def test_suffix_reads_anew_when_text_is_taken_back() -> None:
     session = ToyModel(vocab=8).session([1, 2, 3, 1, 2, 3])
-    draft = Suffix()
+    draft = Suffix().bind(ToyModel(vocab=8))
     draft.begin(session, Laws())
     session.rewind(5)
     assert draft.propose(session, ROOMY, Seeded(0)).tokens[0] == 3
@@ -369,8 +370,8 @@ TABLE = {(0, 1): {2: 0.6, 3: 0.4}, (1, 2): {3: 0.9, 0: 0.1}, (1, 3): {0: 1.0}, (
 
 
 def searched(table: dict[tuple[int, ...], dict[int, float]], **options: Any) -> TokenTree:
-    draft = Aded(**options)
-    draft._matrix = dict(table)
+    draft = Aded(**options).bind(ToyModel(vocab=4))
+    draft.lore.known = dict(table)
     return draft.propose(ToyModel(vocab=4).session([0, 1]), ROOMY, Seeded(0))
 
 
@@ -396,23 +397,23 @@ def test_aded_scores_as_the_formula_says() -> None:
 
 
 def test_aded_matrix_counts_prunes_backs_off_and_forgets() -> None:
-    draft = Aded(k=2, contexts=4, rate=0.5)
-    draft._learn((1, 2), {3: 1.0}, 0.5)
+    draft = Aded(k=2, contexts=4, rate=0.5).bind(ToyModel())
+    draft.lore.learn((1, 2), {3: 1.0}, 0.5)
     before = 0.0
     for _ in range(5):
-        draft._learn((1, 2), {4: 1.0}, 0.5)
+        draft.lore.learn((1, 2), {4: 1.0}, 0.5)
         chance = {edge.token: edge.chance for edge in draft._after((1, 2))}[4]
         assert chance > before
         before = chance
-    draft._learn((1, 2), {5: 1.0}, 0.5)
+    draft.lore.learn((1, 2), {5: 1.0}, 0.5)
     assert [edge.token for edge in draft._after((1, 2))] == [5, 4]
     assert sum(edge.chance for edge in draft._after((1, 2))) == pytest.approx(1.0)
     assert [edge.token for edge in draft._after((7, 2))] == [5, 4]  # the pair is new: after 2 alone
     assert draft._after((7, 7)) == []
-    draft._learn((1, 3), {0: 1.0}, 0.5)
-    draft._learn((1, 4), {0: 1.0}, 0.5)
-    assert len(draft._matrix) == 4
-    assert (1, 2) not in draft._matrix
+    draft.lore.learn((1, 3), {0: 1.0}, 0.5)
+    draft.lore.learn((1, 4), {0: 1.0}, 0.5)
+    assert len(draft.lore.known) == 4
+    assert (1, 2) not in draft.lore.known
 
 
 def test_aded_learns_a_cycle_and_keeps_it() -> None:
@@ -441,7 +442,7 @@ def test_aded_with_the_targets_own_table_is_accepted_whole() -> None:
             exact[pair] = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         for simulations in (1, 24):
             draft = Aded(depth=depth, simulations=simulations)
-            draft._matrix = dict(exact)
+            draft.bind(ToyModel(vocab=20)).lore.known = dict(exact)
             accepted = [len(step.verdict.path) for step in steps(draft, lm, [0, 1], 60, 20)[:-1]]
             assert simulations > 1 or set(accepted) == {depth}
             some += accepted if simulations > 1 else []
@@ -456,14 +457,14 @@ def test_aded_trusts_refused_rows_less() -> None:
     """Row 1 stands behind a refused node: its law moves the matrix by a quarter."""
     toy = ToyModel(vocab=4)
     session = toy.session([0, 1])
-    draft = Aded(rate=0.4)
-    draft._matrix = {(0, 1): {3: 1.0}, (1, 3): {3: 1.0}}
+    draft = Aded(rate=0.4).bind(toy)
+    draft.lore.known = {(0, 1): {3: 1.0}, (1, 3): {3: 1.0}}
     tree = draft.propose(session, Budget(1, 1), Seeded(0))
     rows = forward(session, tree)
     rows.logits = torch.tensor([[9.0, 0.0, 0.0, 0.0]] * 2)
     draft.observe(session, Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]
-    assert draft._matrix[0, 1][3] == pytest.approx(0.6, abs=1e-3)
-    assert draft._matrix[1, 3][3] == pytest.approx(0.9, abs=1e-3)
+    assert draft.lore.known[0, 1][3] == pytest.approx(0.6, abs=1e-3)
+    assert draft.lore.known[1, 3][3] == pytest.approx(0.9, abs=1e-3)
 
 
 # ---- mix ---------------------------------------------------------------------------------------------------------------
@@ -550,11 +551,12 @@ def test_a_mix_reaches_as_far_as_the_best_of_its_parts() -> None:
 def test_the_parts_of_a_mix_are_told_checked_and_kept_apart() -> None:
     mix = Mix((Says(((1,),)), Recycling()))
     session = ToyModel().session([0, 1])
-    first, second = copy.copy(mix), copy.copy(mix)  # two rows of a batch
+    bound = ready(mix, ToyModel())
+    first, second = copy.copy(bound), copy.copy(bound)  # two rows of a batch
     first.begin(session, Laws())
     second.begin(session, Laws())
     assert first._running[0] is not second._running[0]
-    assert first._running[1]._after is second._running[1]._after  # type: ignore[attr-defined]
+    assert first._running[1].lore is second._running[1].lore  # type: ignore[attr-defined]
     tree = proposed(first, session, ROOMY, Seeded(0))
     rows = forward(session, tree)
     observed(first, session, step := Step(tree, rows, None, Verdict((), (0,)), [0]), Seeded(0))  # type: ignore[arg-type]

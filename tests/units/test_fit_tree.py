@@ -171,8 +171,7 @@ def test_what_was_written_is_what_is_read(tmp_path: Path, monkeypatch: Any) -> N
     for template in (TEMPLATES["published"], ((3,), (3, 5))):
         write(file, template, {"model": "toy"})
         assert template_of(str(file), 8) == template
-    draft = Recipe.of(f"recycling:template={file}").draft
-    draft.remember(Recipe.of("recycling").draft.memory())
+    Recipe.of(f"recycling:template={file}")
     assert json.loads(file.read_text())["model"] == "toy"
     assert file.stat().st_mode & 0o777 == 0o666 & ~_umask()
     monkeypatch.setattr("os.replace", lambda *_: 1 / 0)
@@ -192,8 +191,8 @@ def test_a_drafter_unrolls_the_file(tmp_path: Path) -> None:
     """Ranks may be left out; the tree is cut where the budget is."""
     write(tmp_path / "tree.json", ((1,), (1, 0), (0,)), {})
     toy = ToyModel()
-    draft: Any = Recipe.of(f"recycling:template={tmp_path / 'tree.json'}").draft
-    draft._after.update({0: [1, 2], 2: [0]})
+    draft: Any = Recipe.of(f"recycling:template={tmp_path / 'tree.json'}").draft.bind(toy)
+    draft.lore.known.update({0: [1, 2], 2: [0]})
     from decodery.core.chooser import Seeded
 
     session = toy.session([1, 0])

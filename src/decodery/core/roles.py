@@ -11,12 +11,13 @@ import torch
 
 from decodery.core.chooser import Chooser
 from decodery.core.law import Law, forbid
+from decodery.core.lore import Lore
 from decodery.core.parameters import Parameters
 from decodery.core.plan import OFF, Plan
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
 from decodery.core.tree import TokenTree
-from decodery.core.values import LOGITS, Array, Budget, Cap, Rows, Scheme, Tensor, Want
+from decodery.core.values import LOGITS, Budget, Cap, Rows, Scheme, Tensor, Want
 from decodery.model.arena import Arena
 from decodery.model.session import Ask, Companion, Session
 
@@ -173,19 +174,35 @@ class Laws:
 class Drafter(Part):
     """Guesses the next tokens.
 
-    State of a request is made in ``begin``; what should outlive a request is made in ``__post_init__``, and is shared by
-    the rows of a batch. ``emits`` says how siblings are drawn; a drafter that draws chains only emits no scheme but CERTAIN
-    or IID. One that runs a network defines ``proposing`` and ``observing`` instead of ``propose`` and ``observe``: it yields
-    what it asks for and is sent the rows, so that the draft passes of a batch are one forward.
+    State of a request is made in ``begin``; what is learnt for later requests is ``lore``, made by ``new_lore`` and shared by
+    all copies of the user's object that are bound to models of one tokenizer. ``emits`` says how siblings are drawn; a
+    drafter that draws chains only emits no scheme but CERTAIN or IID. One that runs a network defines ``proposing`` and
+    ``observing`` instead of ``propose`` and ``observe``: it yields what it asks for and is sent the rows, so that the draft
+    passes of a batch are one forward.
     """
 
     emits: ClassVar[frozenset[Scheme]] = frozenset({Scheme.CERTAIN})
     accepts: ClassVar[frozenset[Scheme]] = frozenset(Scheme)
     """Composite drafters: the schemes its inner drafters may emit when tokens are sampled."""
 
+    lores: dict[tuple[str, str], Lore] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What was learnt, by tokenizer and kind of lore."""
+    lore: Lore | None = field(default=None, init=False, repr=False, compare=False)
+    """That of the model's tokenizer, once the drafter is bound."""
+
     def inner(self) -> tuple[Drafter, ...]:
         """The drafters that this one is made of; the builder checks them as it checks this one."""
         return ()
+
+    def new_lore(self, model: Model) -> Lore | None:
+        """What this drafter knows before it learnt anything; None: it learns nothing that outlives a request."""
+        return None
+
+    def bind(self, model: Model) -> Self:
+        """As for every part; a drafter that learns calls this one first."""
+        if (lore := self.new_lore(model)) is not None:
+            self.lore = self.lores.setdefault((model.fingerprint(), lore.kind), lore)
+        return self
 
     def begin(self, session: Session, laws: Laws) -> None:
         """A new request. ``laws`` turns a draft model's rows into the law it should draw from."""
@@ -209,14 +226,6 @@ class Drafter(Part):
 
     def end(self, session: Session) -> None:
         """The request is over, however it ended: give sessions of the drafter's own up."""
-
-    def memory(self) -> dict[str, Array]:
-        """What outlives a request, as arrays for a file: float64, or uint32 for token ids, ``NO_TOKEN`` where
-        a row has fewer. A drafter that keeps anything names its arrays even while they are empty."""
-        return {}
-
-    def remember(self, memory: Mapping[str, Array]) -> None:
-        """Take up what ``memory`` gave, under whatever parameters it was learnt; ``ValueError`` where it is not of that form."""
 
 
 @dataclass

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Annotated
 
-import numpy as np
 from annotated_types import Ge, Gt, Interval
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Drafter, Laws
+from decodery.core.roles import Drafter, Laws, Model
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import NO_TOKEN, Array, Budget
-from decodery.draft.lib.memory import filled
+from decodery.core.values import Budget
+from decodery.draft.lib.triples import Triples
 from decodery.model.session import Session
 
 DOUBT = 0.25
@@ -64,14 +62,14 @@ class Aded(Drafter):
     c1: Annotated[float, Ge(0)] = 1.25
     c2: Annotated[float, Gt(0)] = 19652.0
     contexts: Annotated[int, Ge(1)] = 1 << 15
+    lore: Triples = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._matrix: dict[tuple[int, ...], dict[int, float]] = {}
+    def new_lore(self, model: Model) -> Triples:
+        return Triples(self.k, self.contexts)
 
     def begin(self, session: Session, laws: Laws) -> None:
         for i in range(1, len(session.tokens)):
-            self._learn(session.tokens[max(0, i - 2) : i], {session.tokens[i]: 1.0}, self.rate)
+            self.lore.learn(session.tokens[max(0, i - 2) : i], {session.tokens[i]: 1.0}, self.rate)
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         root, seen = Edge(session.tokens[-1], 1.0), dict[int, tuple[Edge, int]]()
@@ -92,21 +90,7 @@ class Aded(Drafter):
         for row, path in enumerate(step.rows.paths):
             words = (*step.rows.context[-2:], *path)[-2:]
             rate = self.rate if row in real else DOUBT * self.rate
-            self._learn(words, dict(zip(tokens[row], chances[row], strict=True)), rate)
-
-    def memory(self) -> dict[str, Array]:
-        known = self._matrix.values()
-        weights = filled([row.values() for row in known], self.k, np.float64)
-        return {"words": filled(self._matrix.keys(), 2), "tokens": filled(known, self.k), "weights": weights}
-
-    def remember(self, memory: Mapping[str, Array]) -> None:
-        matrix: dict[tuple[int, ...], dict[int, float]] = {}
-        for words, tokens, weights in zip(*(memory[n].tolist() for n in ("words", "tokens", "weights")), strict=True):
-            known = {t: w for t, w in zip(tokens, weights, strict=True) if t != NO_TOKEN}
-            if not known or not all(0 < weight < math.inf for weight in known.values()):
-                raise ValueError("a context has no tokens, or weights that are not positive")
-            matrix[tuple(t for t in words if t != NO_TOKEN)] = self._heaviest(known)
-        self._matrix = dict(list(matrix.items())[-self.contexts :])
+            self.lore.learn(words, dict(zip(tokens[row], chances[row], strict=True)), rate)
 
     def _simulate(self, root: Edge, words: Sequence[int], depth: int, seen: dict[int, tuple[Edge, int]]) -> None:
         """One walk to a leaf; on the way back visits grow by one and Q averages the chance of the whole path."""
@@ -126,25 +110,7 @@ class Aded(Drafter):
 
     def _after(self, words: Sequence[int]) -> list[Edge]:
         """P(c | a, b), the likeliest first; P(c | b) where the pair is new."""
-        known = self._matrix.get(tuple(words)) or self._matrix.get((words[-1],), {})
+        known = self.lore.after(words)
         total = sum(known.values())
         ranked = sorted(known.items(), key=lambda entry: -entry[1])
         return [Edge(token, weight / total) for token, weight in ranked]
-
-    def _learn(self, words: Sequence[int], chances: Mapping[int, float], rate: float) -> None:
-        """M[a, b] <- (1 - rate) M[a, b] + rate p, the k heaviest kept; the context learnt longest ago makes room."""
-        for context in dict.fromkeys((tuple(words), (words[-1],))):
-            known = self._matrix.pop(context, None)
-            if known is None:
-                mixed = dict(chances)
-            else:
-                mixed = {token: (1 - rate) * weight for token, weight in known.items()}
-                for token, chance in chances.items():
-                    mixed[token] = mixed.get(token, 0.0) + rate * chance
-            self._matrix[context] = self._heaviest(mixed)
-            if len(self._matrix) > self.contexts:
-                del self._matrix[next(iter(self._matrix))]
-
-    def _heaviest(self, weights: dict[int, float]) -> dict[int, float]:
-        top = weights if len(weights) <= self.k else heapq.nlargest(self.k, weights, weights.__getitem__)
-        return {token: weights[token] for token in top}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking
+from decodery.core.roles import Asking, Model
 from decodery.core.step import Step
 from decodery.core.tally import Tally
 from decodery.core.tree import ROOT, TokenTree
@@ -37,6 +37,7 @@ class DySpec(Grown):
     least: float = 0.0
     length: int = 8
     calibrate: bool = True
+    lore: Tally[tuple[bool, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +46,9 @@ class DySpec(Grown):
                 f"dyspec needs nodes >= 1, length >= 1 and 0 <= least < 1, "
                 f"not nodes={self.nodes}, length={self.length}, least={self.least}"
             )
-        self._stood: Tally[tuple[bool, int]] = Tally(weight=TRUST)
+
+    def new_lore(self, model: Model) -> Tally[tuple[bool, int]]:
+        return Tally(weight=TRUST, width=2)
 
     def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         tree, greedy = self.empty(Scheme.DISTINCT), self._laws.greedy
@@ -81,14 +84,14 @@ class DySpec(Grown):
         for accepted in path if len(step.tokens) == len(path) else (*path, ROOT):
             for child in step.tree.children(node):
                 if key := self._alike.get(step.tree.words(child)):  # else another drafter's, in a mix
-                    self._stood.book(key, child == accepted)
+                    self.lore.book(key, child == accepted)
                 if child == accepted:
                     break
             node = accepted
 
     def _chance(self, first: bool, drawn: float) -> float:
         """The chance that a child stands, once it is reached."""
-        return self._stood.rate(alike(first, drawn), drawn) if self.calibrate else drawn
+        return self.lore.rate(alike(first, drawn), drawn) if self.calibrate else drawn
 
 
 def alike(first: bool, drawn: float) -> tuple[bool, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Self
 
 from annotated_types import Ge
@@ -13,10 +13,11 @@ from annotated_types import Ge
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Asking, Drafter, Laws, Model, ready
 from decodery.core.step import Step
+from decodery.core.tally import Tally
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget, Scheme
 from decodery.model.session import Session
-from decodery.plan.acceptance import Forecast, Rates
+from decodery.plan.acceptance import KEEP, TRUST, Forecast, Rates
 from decodery.run.registry import made
 
 
@@ -35,23 +36,27 @@ class Mix(Drafter):
     specimens = ({"parts": ("ngram:min=1,length=2", "recycling"), "nodes": 4},)
     parts: tuple[Drafter, ...] = ()
     nodes: Annotated[int, Ge(1)] = 24
+    lore: Tally[tuple[Hashable, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.parts = self.parts or (made("draft", "ngram"), made("draft", "recycling"))
-        self._rates = Rates()
 
     def inner(self) -> tuple[Drafter, ...]:
         return self.parts
 
+    def new_lore(self, model: Model) -> Tally[tuple[Hashable, ...]]:
+        return Tally(weight=TRUST, keep=KEEP)
+
     def bind(self, model: Model) -> Self:
+        super().bind(model)
         self.parts = tuple(ready(part, model) for part in self.parts)
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
         # The rows of a batch share what outlives a request only.
         self._running = [copy.copy(part) for part in self.parts]
-        self._forecast, self._merged = Forecast(self._rates), TokenTree()
+        self._forecast, self._merged = Forecast(Rates(self.lore)), TokenTree()
         for part in self._running:
             part.begin(session, laws)
 

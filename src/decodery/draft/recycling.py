@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Drafter, Laws
+from decodery.core.lore import Arrays, Entries, filled
+from decodery.core.roles import Drafter, Laws, Model
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import NO_TOKEN, Array, Budget
-from decodery.draft.lib.memory import filled
 from decodery.draft.lib.template import template_of
 from decodery.model.session import Session
+
+
+@dataclass
+class Successors(Entries[int, list[int]]):
+    """For each token the ``k`` tokens last ranked highest after it."""
+
+    k: int
+
+    def rank(self, tokens: Iterable[int], ranked: Iterable[list[int]]) -> None:
+        """Learn what was ranked highest after each token, of those that occur twice the last."""
+        with self.lock:
+            self.known.update(zip(tokens, ranked, strict=True))
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """Learn that each token was followed by the next one."""
+        with self.lock:
+            for token, after in pairwise(tokens):
+                self.known[token] = [after, *(t for t in self.known.get(token, ()) if t != after)][: self.k]
+
+    def arrays(self) -> dict[str, Array]:
+        return {"tokens": np.array([*self.known], np.uint32), "after": filled(self.known.values(), self.k)}
+
+    def read(self, arrays: Arrays) -> dict[int, list[int]]:
+        rows = zip(arrays["tokens"].tolist(), arrays["after"].tolist(), strict=True)
+        return {token: [after for after in row if after != NO_TOKEN][: self.k] for token, row in rows}
 
 
 @dataclass
@@ -33,17 +59,18 @@ class Recycling(Drafter):
     template: str = "small"
     k: Annotated[int, Ge(1)] = 8
     prompt: bool = True
+    lore: Successors = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._paths = template_of(self.template, self.k)
-        self._after: dict[int, list[int]] = {}
+
+    def new_lore(self, model: Model) -> Successors:
+        return Successors(self.k)
 
     def begin(self, session: Session, laws: Laws) -> None:
         if self.prompt:
-            for token, after in zip(session.tokens, session.tokens[1:], strict=False):
-                known = self._after.get(token, [])
-                self._after[token] = [after, *(t for t in known if t != after)][: self.k]
+            self.lore.follow(session.tokens)
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
         tree = TokenTree()
@@ -52,24 +79,12 @@ class Recycling(Drafter):
             if path[:-1] not in at or len(path) > budget.depth or len(tree) >= budget.nodes:
                 continue
             parent, token = at[path[:-1]]
-            after = self._after.get(token, ())
+            after = self.lore.known.get(token, ())
             if path[-1] < len(after):
                 at[path] = tree.add(after[path[-1]], parent, kind=path[-1]), after[path[-1]]
         return tree
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         ranked = step.rows.logits.topk(min(self.k, step.rows.logits.shape[-1])).indices.tolist()
-        self._learn((step.rows.words(0)[-1], *(step.tree.tokens[i] for i in step.tree.live())), ranked)
-
-    def memory(self) -> dict[str, Array]:
-        return {"tokens": np.array([*self._after], np.uint32), "after": filled(self._after.values(), self.k)}
-
-    def remember(self, memory: Mapping[str, Array]) -> None:
-        rows = zip(memory["tokens"].tolist(), memory["after"].tolist(), strict=True)
-        known = {token: [t for t in row if t != NO_TOKEN][: self.k] for token, row in rows}
-        self._after.clear()
-        self._after.update(known)
-
-    def _learn(self, tokens: Iterable[int], ranked: list[list[int]]) -> None:
         # A token that occurs twice in a tree keeps its last row: later nodes lie deeper and know more of the context.
-        self._after.update(zip(tokens, ranked, strict=True))
+        self.lore.rank((step.rows.words(0)[-1], *(step.tree.tokens[i] for i in step.tree.live())), ranked)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking
+from decodery.core.roles import Asking, Model
 from decodery.core.step import Step
 from decodery.core.tally import Tally
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import Array, Budget, Scheme, Tensor
+from decodery.core.values import Budget, Scheme, Tensor
 from decodery.draft.lib.draft_model import Grown
 from decodery.model.session import Session
 
@@ -40,6 +38,8 @@ class SpecDecPlusPlus(Grown):
     max: int = 20
     prior: float = 0.8
     weight: float = 4.0
+    lore: Tally[tuple[int]] = field(init=False, repr=False, compare=False)
+    """The acceptance seen in each band of entropy."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,8 +50,9 @@ class SpecDecPlusPlus(Grown):
             )
         if not 0 < self.prior <= 1 or self.weight <= 0:
             raise ValueError(f"specdec++ needs 0 < prior <= 1 and weight > 0, not {self.prior} and {self.weight}")
-        self._seen: Tally[tuple[int]] = Tally(self.prior, self.weight)
-        """The acceptance seen in each band of entropy."""
+
+    def new_lore(self, model: Model) -> Tally[tuple[int]]:
+        return Tally(self.prior, self.weight, width=1)
 
     def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         tree, node, stands = self.empty(Scheme.IID), ROOT, 1.0
@@ -62,7 +63,7 @@ class SpecDecPlusPlus(Grown):
                 break
             node, _, _ = self.draw(tree, node, q, rng)
             self._bands.append(band(q))
-            stands *= self._seen.rate((self._bands[-1],))
+            stands *= self.lore.rate((self._bands[-1],))
             if len(tree) >= self.min and 1 - stands > self.threshold:
                 break
         return tree
@@ -74,17 +75,8 @@ class SpecDecPlusPlus(Grown):
             if row is not None and (p := step.p.row(row)) is not None:
                 q = step.tree.q[node]
                 stood = p[step.tree.tokens[node]] if q is None else torch.minimum(p, q.to(p)).sum()
-                self._seen.book((which,), float(stood))
+                self.lore.book((which,), float(stood))
         self._session.follow(session)
-
-    def memory(self) -> dict[str, Array]:
-        return {"seen": np.array([self._seen.seen.get((i,), (0.0, 0.0)) for i in range(len(EDGES) + 1)])}
-
-    def remember(self, memory: Mapping[str, Array]) -> None:
-        seen = memory["seen"].tolist()
-        if len(seen) != len(EDGES) + 1 or not all(0 <= total <= times < 1e18 for total, times in seen):
-            raise ValueError(f"not acceptances of {len(EDGES) + 1} bands of entropy")
-        self._seen.seen.update({(i,): (total, times) for i, (total, times) in enumerate(seen) if times})
 
 
 def band(q: Tensor) -> int:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, count, groupby
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Self
 
-import numpy as np
 from annotated_types import Ge, Gt
 
 from decodery.core.chooser import Chooser
 from decodery.core.roles import Drafter, Laws, Model
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import NO_TOKEN, Array, Budget, common
+from decodery.core.values import Budget, common
 from decodery.draft.lib.automaton import Automaton
-from decodery.draft.lib.earlier_texts import Past, Text
+from decodery.draft.lib.earlier_texts import Past
 from decodery.draft.lib.store import REACH, Store, heaviest
 from decodery.draft.lib.suffix_matching import Match, chances
 from decodery.model.session import Session
@@ -54,47 +53,43 @@ class Suffix(Drafter):
     factor: Annotated[float, Gt(0)] = 4.0
     recall: Annotated[int, Ge(0)] = 1 << 15
     corpus: str | Path | Store = ""
+    lore: Past = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._corpus: Store | None = None
         self._opened: list[Store] = []
         """The corpus, once it is open: for all requests."""
-        self._past = Past(self.recall)
+
+    def new_lore(self, model: Model) -> Past:
+        return Past(self.recall)
 
     def bind(self, model: Model) -> Self:
+        super().bind(model)
         if self.corpus:
             self._corpus = Store.fit(self.corpus, model, self._opened)
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
-        self._text = self._past.open()
-        self._read(session.tokens)
+        with self.lore.lock:
+            self._text = self.lore.open()
+            self._read(session.tokens)
 
     def propose(self, session: Session, budget: Budget, rng: Chooser) -> TokenTree:
-        self._read(session.tokens)
-        if min(budget) < 1:
-            return TokenTree()
-        tree, promise = self._expand(budget)
+        with self.lore.lock:
+            self._read(session.tokens)
+            tree, promise = self._expand(budget) if min(budget) > 0 else (TokenTree(), 0.0)
         if self._corpus is not None:
             recalled, more = self._recall(self._corpus, session.tokens, budget)
             if more > promise:
                 return recalled
         return tree
 
-    def memory(self) -> dict[str, Array]:
-        tokens = list(chain.from_iterable([*text.tokens, NO_TOKEN] for text in self._past.texts))
-        return {"tokens": np.array(tokens, np.uint32)}
-
-    def remember(self, memory: Mapping[str, Array]) -> None:
-        texts = groupby(memory["tokens"].tolist(), lambda token: token == NO_TOKEN)
-        self._past.replace((Text(list(tokens)) for ends, tokens in texts if not ends), self.recall)
-
     def _read(self, tokens: Sequence[int]) -> None:
         text = self._text
         if not text.tokens or common(text.tokens, tokens) < len(text.tokens):  # the request begins, or was taken back
             text.tokens, text.read, text.last = [], 0, 0
-            self._own, self._last, self._before = Automaton(), 0, Match(self._past.automaton, NEW_BEFORE)
+            self._own, self._last, self._before = Automaton(), 0, Match(self.lore.automaton, NEW_BEFORE)
         for token in tokens[len(text.tokens) :]:
             self._last = self._own.add(token, self._last)
             self._before = self._before.then(token)

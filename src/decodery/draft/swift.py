@@ -54,6 +54,7 @@ class Swift(Thinned):
     patience: int = 300
     limit: int = 1000
     units: tuple[int, ...] = field(default=(), kw_only=True)
+    lore: SkipSearch = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,18 +63,19 @@ class Swift(Thinned):
                 "swift needs 0 <= skip <= 1, length, window and bayes >= 1 and interval >= 0, not "
                 f"skip={self.skip}, length={self.length}, window={self.window}, bayes={self.bayes}, interval={self.interval}"
             )
-        self._searches: dict[int, SkipSearch] = {}
 
-    def bind(self, model: Model) -> Self:
-        self._depth, units = model.depth, 2 * (model.depth - 2)
+    def new_lore(self, model: Model) -> SkipSearch:
+        units = 2 * (model.depth - 2)
         if units < 1 or not all(0 <= unit < units for unit in self.units):
             raise ValueError(f"swift: of {model.depth} layers {units} units can be left out, not {list(self.units)}")
-        start = self.units or even(units, int(units * self.skip))
-        self._found = self._searches.setdefault(model.depth, SkipSearch(units, frozenset(start), self.bayes))
-        return self
+        return SkipSearch(units, frozenset(self.units or even(units, int(units * self.skip))), self.bayes)
+
+    def bind(self, model: Model) -> Self:
+        self._depth = model.depth
+        return super().bind(model)
 
     def begin(self, session: Session, laws: Laws) -> None:
-        self._steps, self._invited, self._variant = 0, False, without(self._depth, self._found.best)
+        self._steps, self._invited, self._variant = 0, False, without(self._depth, self.lore.best)
         super().begin(session, laws)
 
     def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
@@ -100,7 +102,7 @@ class Swift(Thinned):
     def observing(self, session: Session, step: Step, rng: Chooser) -> Asking[None]:
         self._session.follow(session)
         self._steps += 1
-        found, enough = self._found, len(session.tokens) > session.prompt + self.window
+        found, enough = self.lore, len(session.tokens) > session.prompt + self.window
         # A plan that asks for no drafts would not be served by a search either.
         if enough and self._invited and self.interval and self._steps % self.interval == 0 and not self._done():
             candidate = found.propose(rng.noise())
@@ -111,7 +113,7 @@ class Swift(Thinned):
             self._session = self.open(session)
 
     def _done(self) -> bool:
-        found = self._found
+        found = self.lore
         return found.score > self.enough or found.idle > self.patience or len(found.tried) > self.limit
 
     def _matchness(self, session: Session, skipped: frozenset[int]) -> Asking[float]:

@@ -100,6 +100,7 @@ class Grown(Drawn):
             raise ValueError("give path= (another model drafts) or layers= (the target through these), not both")
 
     def bind(self, model: Model) -> Self:
+        super().bind(model)
         if not self.path and Cap.LAYERS not in model.can:
             name = name_of(self)[1]
             raise PartsClash(

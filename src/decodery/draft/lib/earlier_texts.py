@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, groupby
 
+import numpy as np
+
+from decodery.core.lore import Arrays, Lore
+from decodery.core.values import NO_TOKEN, Array
 from decodery.draft.lib.automaton import Automaton
 
 
@@ -18,10 +23,11 @@ class Text:
 
 
 @dataclass
-class Past:
+class Past(Lore):
     """Reads each request's tokens when the next one begins, so no step waits for it; keeps the newest ``limit`` tokens.
 
-    Beyond that the oldest are forgotten, half of the room at once, for the automaton must be built anew.
+    Beyond that the oldest are forgotten, half of the room at once, for the automaton must be built anew. In all methods, and
+    while its automaton is read, the caller holds the lock.
     """
 
     limit: int
@@ -50,3 +56,19 @@ class Past:
             kept[-1].read = kept[-1].last = 0
             room -= len(text.tokens)
         self.texts, self.automaton = kept[::-1], Automaton()
+
+    def arrays(self) -> dict[str, Array]:
+        tokens = list(chain.from_iterable([*text.tokens, NO_TOKEN] for text in self.texts))
+        return {"tokens": np.array(tokens, np.uint32)}
+
+    def merge(self, theirs: Arrays, since: Arrays) -> None:
+        # A text that was cut to fit is the end of one that was there before.
+        known = _texts(since)
+        gained = [text for text in _texts(theirs) if not any(old[-len(text) :] == text for old in known)]
+        if gained:
+            self.replace([*map(Text, gained), *self.texts], self.limit)
+
+
+def _texts(arrays: Arrays) -> list[list[int]]:
+    parts = groupby(arrays["tokens"].tolist() if arrays else [], lambda token: token == NO_TOKEN)
+    return [list(tokens) for ends, tokens in parts if not ends]

@@ -1,6 +1,6 @@
 """What drafters learnt, kept in a file: one for each user (and model), whichever drafters use it.
 
-By default nothing is kept: a drafter's memory is private to its object. A file is read and written only where asked:
+By default nothing is kept: what a drafter learns is private to its object. A file is read and written only where asked:
 
     draft = Recycling()
     decodery.load_memory(draft, model, "anna.memory")
@@ -8,13 +8,15 @@ By default nothing is kept: a drafter's memory is private to its object. A file 
     decodery.save_memory(draft, model, "anna.memory")
 
 It is a safetensors file of plain arrays, so reading one runs no code. Names are ``part.array``; a drafter finds its own by
-the name of the part and leaves the others' in place. The size is bounded by what each part documents.
+the name of the part and leaves the others' in place. The size is bounded by what each part documents. Several processes may
+use one file: who saves takes up first what others saved since, under a lock on ``FILE.lock``.
 """
 
 from __future__ import annotations
 
+import glob
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,30 +25,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from decodery.core.errors import BadMemory
-from decodery.core.files import write_whole
-from decodery.core.roles import Drafter, Model
+from decodery.core.files import locked, write_whole
+from decodery.core.lore import Arrays, Lore
+from decodery.core.roles import Drafter, Model, ready
 from decodery.core.values import NO_TOKEN, Array
 from decodery.run.registry import name_of
 
-FORMAT = "1"
+FORMAT = "2"
 DTYPES = (np.uint32, np.float64)
 
 
 def save_memory(draft: Drafter, model: Model, path: str | Path) -> int:
     """Write what ``draft`` and the drafters it is made of have learnt; returns the bytes of the file.
 
-    What other drafters kept in the file stays there. The file is replaced as a whole or not at all. Raises ``BadMemory``
-    where there is nothing to keep, or where the file there is of another tokenizer or no memory.
+    What other drafters kept in the file stays there, and what other processes learnt since is taken up: the file, and
+    ``draft``, then know both. The file is replaced as a whole or not at all. Raises ``BadMemory`` where there is nothing to
+    keep, or where the file there is of another tokenizer or no memory.
     """
-    path = Path(path).expanduser()
-    kept = _read(path, model) if path.exists() else {}
-    for name, part in _learners(draft):
-        kept = {key: array for key, array in kept.items() if key.rpartition(".")[0] != name}
-        kept |= {f"{name}.{key}": np.ascontiguousarray(array) for key, array in part.memory().items()}
-    header = {"decodery-memory": FORMAT, "tokenizer": model.fingerprint(), "crc32": str(_checksum(kept))}
-    data = save(kept, metadata=header)
+    path, learners = Path(path).expanduser().resolve(), _learners(draft, model)
     try:
-        write_whole(path, data)
+        if not path.parent.is_dir():
+            raise OSError(f"cannot write {path}: there is no folder {path.parent}")
+        with locked(path):
+            held = _read(path, model) if path.exists() else {}
+            written = {name: _exchange(name, lore, _of(held, name), path) for name, lore in learners.items()}
+            kept = {key: array for key, array in held.items() if key.rpartition(".")[0] not in written}
+            kept |= {f"{name}.{key}": array for name, arrays in written.items() for key, array in arrays.items()}
+            header = {"decodery-memory": FORMAT, "tokenizer": model.fingerprint(), "crc32": str(_checksum(kept))}
+            data = save(kept, metadata=header)
+            for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # of a process that was killed
+                leftover.unlink(missing_ok=True)
+            write_whole(path, data)
+            for name, lore in learners.items():
+                lore.files[path] = written[name]
     except OSError as error:
         raise BadMemory(f"the memory is not kept: {error}") from error
     return len(data)
@@ -55,21 +66,14 @@ def save_memory(draft: Drafter, model: Model, path: str | Path) -> int:
 def load_memory(draft: Drafter, model: Model, path: str | Path) -> list[str]:
     """Give ``draft`` and the drafters it is made of what the file holds for them; returns the names of those it knew.
 
-    Raises ``BadMemory`` where the file is missing, damaged, of another tokenizer, or where the draft learns nothing.
+    What ``draft`` learnt before stays. Raises ``BadMemory`` where the file is missing, damaged, of another tokenizer, or
+    where the draft learns nothing.
     """
-    path = Path(path).expanduser()
-    held, known = _read(path, model), []
-    for name, part in _learners(draft):
-        mine = {key.rpartition(".")[2]: array for key, array in held.items() if key.rpartition(".")[0] == name}
-        if not mine:
-            continue
-        try:
-            if _forms(mine) != _forms(part.memory()):
-                raise ValueError(f"its arrays are {_forms(mine)}")
-            part.remember(mine)
-        except (ValueError, TypeError) as error:
-            raise BadMemory(f"the memory {path} is not one of the draft part {name!r}: {error}") from error
-        known.append(name)
+    path, learners = Path(path).expanduser().resolve(), _learners(draft, model)
+    held = _read(path, model)
+    known = [name for name in learners if _of(held, name)]
+    for name in known:
+        _exchange(name, learners[name], _of(held, name), path)
     return known
 
 
@@ -88,30 +92,47 @@ def remembered(draft: Drafter, model: Model, path: str | Path | None) -> Iterato
         save_memory(draft, model, path)
 
 
-def filled(rows: Collection[Collection[float]], width: int, dtype: type = np.uint32) -> Array:
-    """Rows of at most ``width`` numbers as an array ``[n, width]``, filled up with ``NO_TOKEN`` (or zeros)."""
-    array: Array = np.full((len(rows), width), NO_TOKEN if dtype is np.uint32 else 0, dtype)
-    for place, row in zip(array, rows, strict=True):
-        place[: len(row)] = list(row)
-    return array
+def _exchange(name: str, lore: Lore, theirs: Arrays, path: Path) -> dict[str, Array]:
+    """Take up what the file holds for a drafter; returns all that the drafter knows then."""
+    with lore.lock:
+        try:
+            if theirs and _forms(theirs) != _forms(lore.arrays()):
+                raise ValueError(f"its arrays are {_forms(theirs)}")
+            lore.merge(theirs, lore.files.get(path, {}) if theirs else {})
+            lore.files[path] = theirs
+        except (ValueError, TypeError) as error:
+            raise BadMemory(f"the memory {path} is not one of the draft part {name!r}: {error}") from error
+        return {key: np.ascontiguousarray(array) for key, array in lore.arrays().items()}
 
 
-def _learners(draft: Drafter) -> list[tuple[str, Drafter]]:
-    """The drafters with a memory by name; the second one of a name is called ``name#2``."""
-    found: dict[str, Drafter] = {}
-    waiting = [draft]
+def _learners(draft: Drafter, model: Model) -> dict[str, Lore]:
+    """What the drafters with a memory have learnt with this tokenizer, by name; the second one of a name is ``name#2``."""
+    found: dict[str, Lore] = {}
+    try:
+        waiting = [ready(draft, model)]
+    except ValueError as error:
+        raise BadMemory(f"the draft part {name_of(draft)[1]!r} does not fit the model: {error}") from error
     while waiting:
         part = waiting.pop(0)
         waiting += part.inner()
-        if part.memory():
-            name = name_of(part)[1]
+        if (lore := part.lore) is None or any(lore is other for other in found.values()):  # one object in two places
+            continue
+        with lore.lock:
+            kept = bool(lore.arrays())
+        if kept:
+            name = " ".join(filter(None, (name_of(part)[1], lore.kind)))
             same = sum(key.partition("#")[0] == name for key in found)
-            found[f"{name}#{same + 1}" if same else name] = part
+            found[f"{name}#{same + 1}" if same else name] = lore
     if not found:
         raise BadMemory(
             f"the draft part {name_of(draft)[1]!r} keeps nothing from one request to the next; recycling and aded do"
         )
-    return list(found.items())
+    return found
+
+
+def _of(held: Arrays, name: str) -> dict[str, Array]:
+    """The arrays of one drafter."""
+    return {key.rpartition(".")[2]: array for key, array in held.items() if key.rpartition(".")[0] == name}
 
 
 def _read(path: Path, model: Model) -> dict[str, Array]:
@@ -121,8 +142,12 @@ def _read(path: Path, model: Model) -> dict[str, Array]:
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
-            if header.get("decodery-memory") != FORMAT:
-                raise BadMemory(f"{path} is no memory of drafters that this Decodery reads; choose another file")
+            if header.get("decodery-memory", FORMAT) != FORMAT:
+                raise BadMemory(
+                    f"the memory {path} was written by another version of Decodery; remove it to begin anew"
+                )
+            if "decodery-memory" not in header:
+                raise BadMemory(f"{path} is no memory of drafters; choose another file")
             if header.get("tokenizer") != model.fingerprint():
                 raise BadMemory(
                     f"the memory {path} was learnt with another tokenizer than this model's; use a file for each model"

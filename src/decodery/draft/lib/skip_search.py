@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
+
+from decodery.core.lore import Arrays, Lore
+from decodery.core.values import Array
 
 Floats = npt.NDArray[np.float64]
 
 POOL = 256
 """Sets among which the process chooses: half of them random, half one exchange away from the best."""
 
+KEPT = 2000
+"""Sets kept where searches of several processes come together, those of the highest scores."""
+
+Trial = tuple[frozenset[int], float]
+"""A set and its score."""
+
 KAPPA, NOISE = 2.5, 1e-2
 """How much what is uncertain counts, and the variance of a score, both as published."""
 
 
 @dataclass
-class SkipSearch:
+class SkipSearch(Lore):
     """Sets of ``len(best)`` units out of ``units``, and how they scored; ``best`` is scored first.
 
     Every ``bayes``-th set maximises an upper confidence bound over ``POOL`` sets (the published optimiser searches a cube
-    of real numbers and takes the largest). Remembers each set tried: ``units`` bytes and a score.
+    of real numbers and takes the largest). Remembers each set tried: ``units`` bytes and a score; saved, 8 bytes for each
+    unit of the set and 8 for the score.
     """
 
     units: int
@@ -37,21 +48,52 @@ class SkipSearch:
     def propose(self, noise: float) -> frozenset[int]:
         """A set to score. ``noise`` and how many were tried decide all that is random in it: a search that outlives requests
         goes on where they all have the same seed."""
-        if not self.tried:
-            return self.best
+        with self.lock:
+            return self._next(noise) if self.tried else self.best
+
+    def learn(self, candidate: frozenset[int], score: float) -> None:
+        """Adopt what is strictly better."""
+        with self.lock:
+            self.tried.append(candidate)
+            self.scores.append(score)
+            self.idle += 1
+            if score > self.score:
+                self.best, self.score, self.idle = candidate, score, 0
+
+    @property
+    def kind(self) -> str:
+        return f"{len(self.best)} of {self.units}"
+
+    def arrays(self) -> dict[str, Array]:
+        sets = np.array([sorted(chosen) for chosen in self.tried], np.float64).reshape(-1, len(self.best))
+        return {"sets": sets, "scores": np.array(self.scores, np.float64)}
+
+    def merge(self, theirs: Arrays, since: Arrays) -> None:
+        known = self._trials(since)
+        gained = [trial for trial in self._trials(theirs) if trial not in known]
+        trials = [*gained, *zip(self.tried, self.scores, strict=True)]
+        highest = sorted(range(len(trials)), key=lambda i: -trials[i][1])[:KEPT]
+        self.tried, self.scores, self.score, self.idle = [], [], -1.0, 0
+        for i in sorted(highest):
+            self.learn(*trials[i])
+
+    def _trials(self, arrays: Arrays) -> list[Trial]:
+        if not arrays:
+            return []
+        sets, scores = arrays["sets"].tolist(), arrays["scores"].tolist()
+        trials = [(frozenset(map(int, chosen)), score) for chosen, score in zip(sets, scores, strict=True)]
+        if not all(len(chosen) == len(self.best) and 0 <= score <= 1 for chosen, score in trials):
+            raise ValueError(f"not sets of {len(self.best)} units and shares of tokens")
+        if not set(chain.from_iterable(sets)) <= set(range(self.units)):
+            raise ValueError(f"there are {self.units} units")
+        return trials
+
+    def _next(self, noise: float) -> frozenset[int]:
         random = np.random.default_rng([int(noise * 2**53), len(self.tried)])
         if len(self.tried) % self.bayes:
             return self._random(random)
         pool = [self._random(random) if i % 2 else self._exchange(random) for i in range(POOL)]
         return pool[int(self._bound(pool).argmax())]
-
-    def learn(self, candidate: frozenset[int], score: float) -> None:
-        """Adopt what is strictly better."""
-        self.tried.append(candidate)
-        self.scores.append(score)
-        self.idle += 1
-        if score > self.score:
-            self.best, self.score, self.idle = candidate, score, 0
 
     def _random(self, random: np.random.Generator) -> frozenset[int]:
         return frozenset(random.permutation(self.units)[: len(self.best)].tolist())
