@@ -50,8 +50,12 @@ TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 
 def proposal(draft: Drafter, tokens: Sequence[int], budget: Budget = ROOMY) -> TokenTree:
     """What a drafter proposes after a text that it reads all at once."""
-    toy = ToyModel(vocab=8)
-    session, draft = toy.session(tokens), ready(draft, toy)
+    return asked(ready(draft, ToyModel(vocab=8)), tokens, budget)
+
+
+def asked(draft: Drafter, tokens: Sequence[int], budget: Budget = ROOMY) -> TokenTree:
+    """The same of a drafter that is bound already, as a new request."""
+    session = ToyModel(vocab=8).session(tokens)
     draft.begin(session, Laws())
     return proposed(draft, session, budget, Seeded(0))
 
@@ -508,8 +512,8 @@ def test_a_mix_is_the_union_of_its_parts(a: Any, b: Any, c: Any) -> None:
 @given(st.lists(PATHS, min_size=1, max_size=4), st.integers(0, 9), st.integers(1, 9))
 def test_a_mix_keeps_the_budget(said: list[Any], budget: int, nodes: int) -> None:
     """Each part may fill it; the tree keeps it, and has no node without its parent."""
-    mix = Mix(tuple(map(Says, said)), nodes=nodes)
-    tree = proposal(mix, [0], Budget(budget, 2))
+    mix = ready(Mix(tuple(map(Says, said)), nodes=nodes), ToyModel(vocab=8))
+    tree = asked(mix, [0], Budget(budget, 2))
     whole = proposal(Mix(tuple(map(Says, said)), nodes=99), [0], Budget(99, 2))
     assert len(tree) == min(budget, nodes, len(paths(whole)))
     assert paths(tree) <= paths(whole)
@@ -520,11 +524,11 @@ def test_a_mix_keeps_the_budget(said: list[Any], budget: int, nodes: int) -> Non
 def test_a_mix_keeps_what_came_true_before() -> None:
     """Two parts guess apart from each other: the room goes to the one that was right, also in the next request."""
     wrong, right = Says(((1,), (2,))), Says(((3, 4),))
-    mix = Mix((wrong, right), nodes=2)
-    assert proposal(mix, [0]).tokens == [1, 2]  # nothing is known: the first part's, and the wider tree
+    mix = ready(Mix((wrong, right), nodes=2), ToyModel(vocab=8))
+    assert asked(mix, [0]).tokens == [1, 2]  # nothing is known: the first part's, and the wider tree
     for _ in range(8):
         observed(mix, ToyModel().session([0]), told(mix._merged, [3, 4, 5]), Seeded(0))
-        tree = proposal(mix, [0])
+        tree = asked(mix, [0])
     assert tree.tokens == [3, 4]
     fresh = Mix((wrong, right), nodes=2)
     assert proposal(fresh, [0]).tokens == [1, 2]
