@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,6 +53,8 @@ class Model:
         self.memory: dict[Hashable, Any] = {}
         self.backend = backend
         self.linear: dict[Shape, Choice] = {}
+        self._loaded: dict[object, tuple[object, Model]] = {}
+        """Companions by what they were loaded from, which is kept as well, so that no other gets its id."""
         self.variant = PLAIN
         if ability is not None:
             self.ability = ability
@@ -145,7 +148,13 @@ class Model:
         """Another model with the same vocabulary, for drafting or contrast; loaded if it is not a ``Model`` yet."""
         from decodery.model.load import load
 
-        other = spec if isinstance(spec, Model) else load(spec, **self._like())
+        if isinstance(spec, Model):
+            other = spec
+        else:  # loaded once: every request binds its own copy of the parts
+            key = str(spec) if isinstance(spec, (str, Path)) else id(spec)
+            if key not in self._loaded:
+                self._loaded[key] = spec, load(spec, **self._like())
+            other = self._loaded[key][1]
         mine, theirs = (one.tokenizer and one.tokenizer.get_vocab() for one in (self, other))
         if other.vocab != self.vocab or (mine and theirs and mine != theirs):
             raise PartsClash(
