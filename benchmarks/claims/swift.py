@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import record, spec_bench
+from harness import answered, record, spec_bench
 
 import decodery
-from decodery.core.roles import Laws
+from decodery.core.roles import Laws, ready
 from decodery.draft.swift import Swift
 from decodery.model.turn import forward
 
@@ -22,7 +22,7 @@ def search(model: Any, prompts: list[list[int]], skip: float) -> tuple[Swift, di
     draft, best = Swift(skip=skip, interval=1, enough=1.0), [-1.0]
     for used, prompt in enumerate(prompts, 1):
         decodery.decode(model, prompt, draft=draft, max_new_tokens=NEW, seed=used)
-        found = draft._found
+        found = draft._searches[model.depth]
         best.append(found.score)
         if len(found.tried) >= SETS:
             break
@@ -50,9 +50,11 @@ def matchness(model: Any, draft: Swift, texts: list[tuple[list[int], list[int]]]
         forward(session)
         session.commit(answer)
         forward(session)
-        draft.begin(session, Laws())
-        draft._session.follow(session)
-        shares.append(draft._matchness(session, units))
+        bound = ready(draft, model)
+        bound.begin(session, Laws())
+        bound._session.follow(session)
+        shares.append(answered(bound._matchness(session, units)))
+        bound.end(session)
     return round(sum(shares) / len(shares), 3)
 
 
@@ -75,11 +77,12 @@ def main() -> None:
     claims: dict[str, Any] = {}
     for skip in (0.1, 0.45):
         draft, found = search(model, stream, skip)
-        even = draft._found.tried[0]
+        tried = draft._searches[model.depth]
+        even = tried.tried[0]
         found["on other prompts, even set"] = matchness(model, draft, texts, even)
-        found["on other prompts, best set"] = matchness(model, draft, texts, draft._found.best)
+        found["on other prompts, best set"] = matchness(model, draft, texts, tried.best)
         if skip == 0.1:
-            options: dict[str, Any] = {"interval": 0, "units": tuple(draft._found.best)}
+            options: dict[str, Any] = {"interval": 0, "units": tuple(tried.best)}
             found["drafts ended at 0.8, 25 at most"] = drafting(model, further, Swift(**options))
             for length in (3, 6):
                 fixed = Swift(**options, confidence=0.0, length=length)
