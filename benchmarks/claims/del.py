@@ -16,9 +16,11 @@ from small import characters, llama, loaded, pieces, train
 from torch.nn.functional import cross_entropy
 
 import decodery
+from decodery.core.roles import Asking
 from decodery.core.tree import TokenTree
 from decodery.draft.dynamic_exit import DynamicExit
 from decodery.draft.layer_skip import LayerSkip
+from decodery.model.variant import through
 
 DEPTH, WIDTH, STEPS, NEW = 6, 128, 500, 192
 EXITS, LENGTHS = range(1, DEPTH), (1, 2, 3, 4, 6, 8, 11, 14, 17)
@@ -32,11 +34,12 @@ class Fixed(LayerSkip):
     layers: Counter[str] = field(default_factory=Counter)
 
     def bind(self, model: Any) -> Self:
-        self._layers = frozenset(range(self.exit))
+        self._variant = through(range(self.exit))
         return self
 
-    def propose(self, *rest: Any) -> TokenTree:
-        self.layers["run"] += DEPTH + self.exit * len(tree := super().propose(*rest))
+    def proposing(self, *rest: Any) -> Asking[TokenTree]:
+        tree = yield from super().proposing(*rest)
+        self.layers["run"] += DEPTH + self.exit * len(tree)
         return tree
 
 
@@ -48,10 +51,11 @@ class Dynamic(DynamicExit):
     layers: Counter[str] = field(default_factory=Counter)
     chosen: Counter[str] = field(default_factory=Counter)
 
-    def propose(self, *rest: Any) -> TokenTree:
-        exit = len(self._session.layers or ())
+    def proposing(self, *rest: Any) -> Asking[TokenTree]:
+        exit = len(self._session.variant.layers or ())
         self._threshold *= self.threshold
-        self.layers["run"] += DEPTH + exit * len(tree := super().propose(*rest))
+        tree = yield from super().proposing(*rest)
+        self.layers["run"] += DEPTH + exit * len(tree)
         self.chosen[f"{exit}, {self._length}"] += 1
         return tree
 

@@ -15,6 +15,7 @@ from harness import DATA, record, spec_bench
 
 import decodery
 from decodery.core.chooser import Chooser
+from decodery.core.roles import Asking
 from decodery.core.step import Step
 from decodery.core.tree import TokenTree
 from decodery.core.values import Site, Tensor, Want
@@ -22,6 +23,8 @@ from decodery.draft.easyspec import EasySpec, grouped
 from decodery.draft.lib.draft_model import Drawn
 from decodery.model.session import Session
 from decodery.model.turn import forward
+from decodery.model.variant import PLAIN, Variant
+from decodery.model.view import View
 
 TEXTS, LENGTH, LAST, PROMPTS, NEW = 6, 96, 8, 3, 240
 FINAL = Want(frozenset({Site.FINAL}))
@@ -32,12 +35,11 @@ class Uncalibrated(EasySpec):
 
     def open(self, session: Session) -> Session:
         assert self._model is not None
-        own = self._model.session(session.tokens)
-        own.prefill()
-        own.layers = self._layers
-        return own
+        self._exact = Session(self._model.arena(), session.tokens, variant=self._variant)
+        forward(self._exact)
+        return self._exact
 
-    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> list[Tensor | None]:
+    def after(self, session: Session, tree: TokenTree, nodes: Sequence[int]) -> Asking[list[Tensor | None]]:
         return Drawn.after(self, session, tree, nodes)
 
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
@@ -47,9 +49,10 @@ class Uncalibrated(EasySpec):
 def states(model: Any, text: list[int], layers: Any, start: int) -> Tensor:
     """Final states from ``start`` on; what stands before is in the cache, exactly."""
     session = model.session(text[:start])
-    session.prefill()
-    session.layers = layers
-    return forward(session, TokenTree.chain(text[start:]), FINAL).hidden[Site.FINAL]
+    forward(session)
+    view = View(session, PLAIN if layers is None else Variant(layers))
+    view.commit(text[start : start + 1])
+    return forward(view, TokenTree.chain(text[start + 1 :]), FINAL).hidden[Site.FINAL]
 
 
 def cosines(model: Any, texts: list[list[int]], group: int) -> dict[str, float]:

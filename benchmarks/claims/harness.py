@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from decodery.core.roles import Asking
 from decodery.inspect.doctor import machine
 from decodery.model.model import Model
 from decodery.model.turn import forward
@@ -23,7 +24,19 @@ from decodery.model.turn import forward
 RESULTS = Path("benchmarks/results/2026-11-25-xeon-2core/claims")
 DATA = Path(os.environ.get("DECODERY_DATA", "../shared/data"))
 STARTED = perf_counter()
+T = TypeVar("T")
 torch.set_num_threads(1)
+
+
+def answered(asking: Asking[T]) -> T:
+    """The result of what asks for passes, a drafter's proposal say."""
+    try:
+        asks = next(asking)
+        while True:
+            asks = asking.send([forward(ask.session, ask.tree, ask.want, ask.fresh) for ask in asks])
+    except StopIteration as end:
+        value: T = end.value
+        return value
 
 
 def spec_bench(model: Model, category: str = "") -> list[list[int]]:

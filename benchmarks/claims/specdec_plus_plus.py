@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import torch
-from harness import record, spec_bench
+from harness import answered, record, spec_bench
 
 import decodery
 from decodery.core.chooser import Seeded
@@ -44,7 +44,7 @@ def drafted(model: decodery.Model, prompt: list[int], seed: int) -> list[list[Dr
     draft.begin(session, laws)
     found = []
     for at in range(0, PLACES * APART, APART):
-        tree = draft.propose(session, Budget(64, 64), rng)
+        tree = answered(draft.proposing(session, Budget(64, 64), rng))
         law, one = laws(forward(session, tree)), []
         for node, (token, q) in enumerate(zip(tree.tokens, tree.q, strict=True)):  # a chain: row n stands before node n
             p = law.row(node)

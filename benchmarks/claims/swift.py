@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import record, spec_bench
+from harness import answered, record, spec_bench
 
 import decodery
-from decodery.core.roles import Laws
+from decodery.core.roles import Laws, ready
 from decodery.draft.swift import Swift
 from decodery.model.turn import forward
 
@@ -50,9 +50,11 @@ def matchness(model: Any, draft: Swift, texts: list[tuple[list[int], list[int]]]
         forward(session)
         session.commit(answer)
         forward(session)
-        draft.begin(session, Laws())
-        draft._session.follow(session)
-        shares.append(draft._matchness(session, units))
+        bound = ready(draft, model)
+        bound.begin(session, Laws())
+        bound._session.follow(session)
+        shares.append(answered(bound._matchness(session, units)))
+        bound.end(session)
     return round(sum(shares) / len(shares), 3)
 
 

@@ -369,13 +369,14 @@ def test_cfg_follows_a_session() -> None:
     model = ToyModel(vocab=5, seed=3)
     guide = ClassifierFree(1.7, "ba").bind(model)
     session = model.session([2, 3, 4])
-    session.accompany(guide.companions())
+    session.accompany({(0, name): one for name, one in guide.companions(session.tokens).items()})
     forward(session)
     session.commit([1])
     tree = TokenTree()
     tree.add(2, tree.add(0))
     tree.add(4)
     rows = forward(session, tree)
+    rows.companions = {name: other for (_, name), other in rows.companions.items()}  # as ``Laws`` shows them to a guide
     ours = guided(guide, rows)
     assert len(rows) == 4
     for row, path in enumerate(rows.paths):
@@ -386,9 +387,9 @@ def test_cfg_follows_a_session() -> None:
 
 def test_cfg_prompts() -> None:
     model = face({"x": [5, 6]}, eos=[9, 4])
-    assert ClassifierFree(negative="x").bind(model).companions()["negative"].prompt == (5, 6)
-    assert ClassifierFree().bind(model).companions()["negative"].prompt == (4,)
-    assert ClassifierFree().bind(face({"": [1]}, eos=[9])).companions()["negative"].prompt == (1,)
+    assert ClassifierFree(negative="x").bind(model).companions([])["negative"].prompt == (5, 6)
+    assert ClassifierFree().bind(model).companions([])["negative"].prompt == (4,)
+    assert ClassifierFree().bind(face({"": [1]}, eos=[9])).companions([])["negative"].prompt == (1,)
     with pytest.raises(ValueError, match="no end-of-sequence token"):
         ClassifierFree().bind(face())
     with pytest.raises(PartsClash, match="without its companion"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,6 +60,7 @@ class Model:
         self.variant = PLAIN
         self.lossless = True
         self._loader = loader
+        self._companions: dict[str | int, tuple[object, Model]] = {}
         if ability is not None:
             self.ability = ability
         self.name = name or type(network).__name__
@@ -162,7 +164,13 @@ class Model:
 
     def companion(self, spec: object) -> Model:
         """Another model with the same vocabulary, for drafting or contrast; loaded if it is not a ``Model`` yet."""
-        other = spec if isinstance(spec, Model) else self._loaded(spec)
+        if isinstance(spec, Model):
+            other = spec
+        else:  # loaded once: every request binds its own copy of the parts
+            key = str(spec) if isinstance(spec, (str, Path)) else id(spec)
+            if key not in self._companions:
+                self._companions[key] = spec, self._load(spec)
+            other = self._companions[key][1]
         mine, theirs = (one.tokenizer and one.tokenizer.get_vocab() for one in (self, other))
         if other.vocab != self.vocab or (mine and theirs and mine != theirs):
             raise PartsClash(
@@ -171,7 +179,7 @@ class Model:
             )
         return other
 
-    def _loaded(self, spec: object) -> Model:
+    def _load(self, spec: object) -> Model:
         """A model loaded like this one: same dtype, device and backend. A network given as it is stays as it is."""
         if self._loader is None:
             raise BadModel(f"{self.name} was not made by decodery.load, so {spec!r} must be a loaded Model")
