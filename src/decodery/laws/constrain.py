@@ -60,16 +60,21 @@ def walked(one: Constraint) -> None:
             state = constraint.start((0, 1))
             states = walk(constraint, state, tree, toy.eos)
             claim(
-                (tree.tokens, tree.parents, tree.depths, tree.scheme) ==
-                (before.tokens, before.parents, before.depths, before.scheme)
-                and all(a is b or (a is not None and b is not None and torch.equal(a, b))
-                        for a, b in zip(tree.q, before.q, strict=True)),
+                (tree.tokens, tree.parents, tree.depths, tree.scheme)
+                == (before.tokens, before.parents, before.depths, before.scheme)
+                and all(
+                    a is b or (a is not None and b is not None and torch.equal(a, b))
+                    for a, b in zip(tree.q, before.q, strict=True)
+                ),
                 f"{name}: the walk changes more than ghosts",
             )
             for node in range(len(tree)):
                 allowed = _follows(constraint, state, tree.words(node), toy.eos)
                 ghost = before.ghost[node] or not allowed
-                claim(tree.ghost[node] == ghost, f"{name}: node {tree.words(node)} is a ghost where it should not be, or not")
+                claim(
+                    tree.ghost[node] == ghost,
+                    f"{name}: node {tree.words(node)} is a ghost where it should not be, or not",
+                )
                 claim((states[node + 1] is None) == ghost, f"{name}: the state of node {tree.words(node)} is missing")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from decodery.core.chooser import Chooser, Seeded, enumerate_law
@@ -47,7 +48,9 @@ class Limit(Stop):
         return self.grant
 
 
-def trees(one: Drafter, budget: Budget, guides: Any, rng: Chooser, toy: ToyModel, tokens: int = 9) -> Iterator[TokenTree]:
+def trees(
+    one: Drafter, budget: Budget, guides: Any, rng: Chooser, toy: ToyModel, tokens: int = 9
+) -> Iterator[TokenTree]:
     """What a drafter proposes along one decoding."""
     built = build(Recipe.of(copy.deepcopy(one), None, guides), toy)
     stop = Limit(toy.eos, max_new_tokens=tokens)
@@ -78,7 +81,9 @@ def legal(one: Drafter) -> None:
 def _legal(one: Drafter, tree: TokenTree, budget: Budget, where: str) -> None:
     name = type(one).__name__
     claim(len(tree) <= budget.nodes, f"{name} proposes {len(tree)} nodes ({where})")
-    claim(max(tree.depths, default=0) <= budget.depth, f"{name} proposes {max(tree.depths, default=0)} levels ({where})")
+    claim(
+        max(tree.depths, default=0) <= budget.depth, f"{name} proposes {max(tree.depths, default=0)} levels ({where})"
+    )
     claim(not len(tree) or tree.scheme in one.emits, f"{name} emits {tree.scheme}, which it does not declare ({where})")
     for node, q in enumerate(tree.q):
         certain = tree.scheme is Scheme.CERTAIN
@@ -104,7 +109,7 @@ def repeats(one: Drafter) -> None:
 def honest(one: Drafter) -> None:
     """Along every run: given the committed text, what stands before a node in its tree, and its q, the token's law is q."""
     for way, seen in _runs(one):
-        laws: dict[Any, Counter[int]] = defaultdict(Counter)
+        laws: dict[Any, dict[int, float]] = defaultdict(lambda: defaultdict(float))
         for proposal, weight in seen.items():
             for i, (token, parent, q) in enumerate(proposal.nodes):
                 if q is not None:
@@ -146,8 +151,8 @@ def _proposals(built: Built, toy: ToyModel) -> dict[Seen, float]:
     def once(rng: Chooser) -> tuple[Seen, ...]:
         session = toy.session(PROMPT)
         history, seen = [PROMPT], []
-        own = built.draft
-        program = launch(built.__class__(**{**vars(built), "draft": copy.deepcopy(own)}), session, rng, _limit(toy))
+        own = replace(built, draft=copy.deepcopy(built.draft))
+        program = launch(own, session, rng, Stop(toy.eos, max_new_tokens=3))
         for step in steps(program):
             tree = step.tree
             q = [None if law is None else tuple(round(chance, 10) for chance in law.tolist()) for law in tree.q]
@@ -159,15 +164,11 @@ def _proposals(built: Built, toy: ToyModel) -> dict[Seen, float]:
                 break
         return tuple(seen)
 
-    found: Counter[Seen] = Counter()
+    found: dict[Seen, float] = defaultdict(float)
     for seen, weight in enumerate_law(once).items():
         for proposal in seen:
-            found[proposal] += weight  # type: ignore[assignment]
-    return dict(found)  # type: ignore[arg-type]
-
-
-def _limit(toy: ToyModel) -> Stop:
-    return Stop(toy.eos, max_new_tokens=3)
+            found[proposal] += weight
+    return found
 
 
 LAWS: tuple[Callable[[Any], None], ...] = (legal, repeats, honest, settled)

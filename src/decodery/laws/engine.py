@@ -45,7 +45,9 @@ def definition_rows(
     def row(source: Any, start: Sequence[int], want: Want, through: Variant) -> Rows:
         lm = source.lm if through == PLAIN or not words else source.shallow
         text = (*start, *words)
-        return Rows(lm(text)[None], text, prompt=len(start), hidden=dict.fromkeys(want.hidden, source.shallow(text)[None]))
+        return Rows(
+            lm(text)[None], text, prompt=len(start), hidden=dict.fromkeys(want.hidden, source.shallow(text)[None])
+        )
 
     rows = row(model, prompt, want, variant)
     for name, one in laws.companions.items():
@@ -208,4 +210,3 @@ def recipe_of(case: Case, factors: Factors) -> Recipe:
     return Recipe.of(
         copy.deepcopy(drafts[case.draft]), verifiers[case.verify], guides[case.guide], constraints[case.constrain]
     )
-

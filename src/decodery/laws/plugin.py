@@ -34,6 +34,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """How much was proven."""
     counts: Counter[str] = Counter()
     for report in terminalreporter.stats.get("passed", []):
-        counts.update({name: value for name, value in report.user_properties if isinstance(value, int)})
-    if counts:
+        for name, value in report.user_properties:
+            counts[name] += value if isinstance(value, int) else 0
+    if any(counts.values()):
         terminalreporter.write_line("laws: " + ", ".join(f"{value} {name}" for name, value in sorted(counts.items())))

@@ -110,7 +110,10 @@ def lawful(one: Search) -> None:
         claim(guides or len(law) == 1, f"{name}: the answer depends on chance where nothing is drawn")
         if guides and one.lossless:
             want = wanted(toy, build(Recipe.of(None, None, guides, constrain), toy), LENGTH)
-            claim(variation(law, want) < 1e-9, f"{name}: wrong by {variation(law, want):.1e}, and it claims to be lossless")
+            claim(
+                variation(law, want) < 1e-9,
+                f"{name}: wrong by {variation(law, want):.1e}, and it claims to be lossless",
+            )
         for draft in DRAFTS if one.drafts and constrain == "none" else ():
             apart = variation(law, law_of(one, toy, guides, constrain, draft))
             claim(apart < 1e-9, f"{name}: drafts by {draft} change the law of the answer by {apart:.1e}")

@@ -35,7 +35,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     try:
         if "specimen" in metafunc.fixturenames:
-            pairs = [] if config.getoption("--case") else [(one, law) for one in _parts(config) for law in LAWS[one.role]]
+            pairs = (
+                [] if config.getoption("--case") else [(one, law) for one in _parts(config) for law in LAWS[one.role]]
+            )
             names = [f"{one.role}-{one.name}-{law.__name__}" for one, law in pairs]
             metafunc.parametrize(("specimen", "law"), pairs, ids=names)
         if "group" in metafunc.fixturenames:

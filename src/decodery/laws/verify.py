@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -76,6 +76,17 @@ def _without_least(lm: Callable[[Words], Tensor]) -> Callable[[Words], Tensor]:
     return logits
 
 
+def _tied(lm: Callable[[Words], Tensor]) -> Callable[[Words], Tensor]:
+    """The likeliest two are equally likely."""
+
+    def logits(words: Words) -> Tensor:
+        found = lm(words).clone()
+        found[found.topk(2).indices] = found.max()
+        return found
+
+    return logits
+
+
 P, Q = table(VOCAB, 3), table(VOCAB, 5)
 LAWS_OF_P: dict[str, tuple[Callable[[Words], Tensor], bool]] = {
     "nowhere zero": (P, False),
@@ -83,6 +94,7 @@ LAWS_OF_P: dict[str, tuple[Callable[[Words], Tensor], bool]] = {
     "sharp": (_sharp(P), False),
     "equal to q": (Q, False),
     "greedy": (P, True),
+    "greedy with ties": (_tied(P), True),
 }
 """The target's logits after any words, and whether its law is one-hot."""
 
@@ -168,7 +180,7 @@ def _exact(one: Verifier, honest: Honest, lm: Callable[[Words], Tensor], greedy:
     def logits(words: Words) -> Tensor:
         return law_after(honest, lm, words)
 
-    found: Counter[Words] = Counter()
+    found: dict[Words, float] = defaultdict(float)
     depth = len(honest.widths) + honest.tail + 1
     for tree, weight in drawn(honest):
         rows = rows_for(tree, logits)
@@ -177,12 +189,12 @@ def _exact(one: Verifier, honest: Honest, lm: Callable[[Words], Tensor], greedy:
         def once(rng: Chooser, tree: TokenTree = tree, rows: Rows = rows) -> Words:
             verdict = one(tree, Law(rows.logits, greedy), rows, rng)
             _legal(tree, verdict, where)
-            return tuple(verdict.tokens(tree)), len(verdict.extra)  # type: ignore[return-value]
+            return tuple(verdict.tokens(tree))
 
-        for (words, extra), chance in enumerate_law(once).items():  # type: ignore[misc]
-            dead = bool(torch.isneginf(logits(words)).all()) if not extra else False
-            claim(extra or dead, f"{where}: ends with {words} and no token, where one may follow")  # type: ignore[has-type]
-            found[words] += weight * chance  # type: ignore[assignment, index]
+        for words, chance in enumerate_law(once).items():
+            dead = bool(torch.isneginf(logits(words)).all())
+            claim(words or dead, f"{where}: gives no token where one may follow")
+            found[words] += weight * chance
         claim(torch.equal(rows.logits, before), f"{where}: changes the logits of the pass")
     want = _chain(logits, greedy, depth)
     have = _continued(found, logits, greedy, depth)
@@ -201,14 +213,16 @@ def _legal(tree: TokenTree, verdict: Any, where: str) -> None:
     claim(len(verdict.extra) <= 1, f"{where}: adds the tokens {verdict.extra} after the path")
 
 
-def _continued(found: Counter[Words], logits: Callable[[Words], Tensor], greedy: bool, depth: int) -> dict[Words, float]:
+def _continued(
+    found: Mapping[Words, float], logits: Callable[[Words], Tensor], greedy: bool, depth: int
+) -> dict[Words, float]:
     """These beginnings, continued by draws from p until all have the same length."""
-    law: Counter[Words] = Counter()
+    law: dict[Words, float] = defaultdict(float)
 
     def follow(words: Words, weight: float) -> None:
-        p = Law(logits(words)[None], greedy).row(0) if len(words) < depth else None
+        p = _p(logits(words), greedy) if len(words) < depth else None
         if p is None:
-            law[words] += weight  # type: ignore[assignment]
+            law[words] += weight
             return
         for token, chance in enumerate(p.tolist()):
             if chance > 0:
@@ -219,9 +233,17 @@ def _continued(found: Counter[Words], logits: Callable[[Words], Tensor], greedy:
     return dict(law)
 
 
+def _p(logits: Tensor, greedy: bool) -> Tensor | None:
+    """The law of one row by its definition: the likeliest token, the lowest id on ties, where it is greedy."""
+    if logits.max() == DEAD:
+        return None
+    first = min(token for token, value in enumerate(logits.tolist()) if value == float(logits.max()))
+    return torch.eye(VOCAB, dtype=logits.dtype)[first] if greedy else logits.softmax(-1)
+
+
 def _chain(logits: Callable[[Words], Tensor], greedy: bool, depth: int) -> dict[Words, float]:
     """The law of so many tokens by the definition."""
-    return _continued(Counter({(): 1}), logits, greedy, depth)
+    return _continued({(): 1.0}, logits, greedy, depth)
 
 
 LAWS: Sequence[Callable[[Any], None]] = (exact,)
