@@ -1,8 +1,11 @@
 # make run     set up everything on a fresh machine and let a real model answer
 # make test    set up and run lint, types and all tests
 # make check   lint and types only
+# make quick   what a commit needs: style, types, layers, and the laws and tests of what changed (under 90 s)
+# make laws    the laws of all parts, alone and together
+# make mutants plant faults and look whether the laws notice (docs/mutations.md; takes long)
 # make docs    write the generated tables anew (docs/methods.md, docs/composition.md, README)
-# make golden  write the golden outcomes of the law suite anew; look at the diff before committing
+# make golden  write down anew which pairs of parts are not exact; look at the diff before committing
 
 VENV  ?= .venv
 # The CPU build where the index offers one; set TORCH="torch" for a GPU machine.
@@ -11,7 +14,7 @@ PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PROMPT ?= Explain in a few sentences why the sky is blue.
 
-.PHONY: run test check docs golden clean
+.PHONY: run test check quick laws mutants docs golden clean
 
 run: $(READY)
 	$(VENV)/bin/decodery run "$(PROMPT)" --draft recycling --show-draft --max-new-tokens 160
@@ -25,11 +28,20 @@ check: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+quick: $(READY)
+	$(PY) tools/quick.py $(BASE)
+
+laws: $(READY)
+	$(PY) -m pytest src/decodery/laws tests/laws -n 2
+
+mutants: $(READY)
+	OMP_NUM_THREADS=1 $(PY) tools/mutate.py
+
 docs: $(READY)
 	$(PY) tools/docs.py
 
 golden: $(READY)
-	$(PY) -m pytest tests/laws -n 2 --update-golden
+	$(PY) -m pytest tests/laws/test_engine.py --update-golden
 	$(PY) tools/docs.py
 
 $(READY): pyproject.toml

@@ -1,9 +1,8 @@
-"""Shared by all tests: where the shared data lies, the demo model, and what the law suite counted."""
+"""Shared by all tests: where the shared data lies, the demo model, and the options of the law suite."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,11 @@ import torch
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))))
 
 
+pytest_plugins = ["decodery.laws.plugin"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the composition matrix instead of checking it")
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    counts: Counter[str] = Counter()
-    for report in terminalreporter.stats.get("passed", []):
-        counts.update({name: value for name, value in report.user_properties if isinstance(value, int)})
-    if counts:
-        terminalreporter.write_line("laws: " + ", ".join(f"{value} {name}" for name, value in sorted(counts.items())))
+    parser.addoption("--update-golden", action="store_true", help="write tests/laws/golden.txt instead of checking it")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,8 +1,7 @@
-"""The laws of each role, for every registered part; no part is named where the law is general."""
+"""Figures that papers print of single verifiers, and the enumeration itself: it could fail. General laws: decodery.laws."""
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from threading import Thread
 from typing import Any
@@ -14,21 +13,13 @@ from hypothesis import strategies as st
 
 from decodery.core.chooser import Chooser, Scripted, Seeded, enumerate_law
 from decodery.core.law import Law
-from decodery.core.roles import Built, Constraint, Drafter, Laws
-from decodery.core.stop import Stop
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import Budget, Rows, Scheme, Tensor
-from decodery.model.session import Session
-from decodery.model.toy import ToyModel
-from decodery.run.crew import steps
-from decodery.run.loop import launch
+from decodery.core.values import Rows, Scheme, Tensor
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
 
 from .exact import specimens
 
-DRAFTS = {name: part for name, part in specimens("draft") if isinstance(part, Drafter)}
-CONSTRAINTS = {name: part for name, part in specimens("constrain") if isinstance(part, Constraint)}
 VERIFIERS: dict[str, Any] = dict(specimens("verify"))
 
 
@@ -183,82 +174,7 @@ def test_a_dead_row_ends_the_verdict(name: str) -> None:
     assert (verdict.path, verdict.extra) == ((0,), ())
 
 
-# ---- drafters ----------------------------------------------------------------------------------------------------------
-
-
-def drafts(
-    name: str, budget: Budget, greedy: bool, rng: Chooser, prompt: tuple[int, ...] = (0, 1, 2, 0, 1)
-) -> list[TokenTree]:
-    """Trees that a drafter proposes along a decoding."""
-    toy = ToyModel()
-    draft = copy.deepcopy(DRAFTS[name]).bind(toy)
-    session = toy.session(prompt)
-
-    class Seen(Stop):
-        def budget(self, session: Session) -> Budget:
-            return budget
-
-    built = Built(draft, Residual(), Laws((), greedy), CONSTRAINTS["none"], None, draft.want, True)
-    return [step.tree for step in steps(launch(built, session, rng, Seen(max_new_tokens=9)))]
-
-
-@pytest.mark.parametrize("name", DRAFTS)
-@pytest.mark.parametrize("greedy", [True, False])
-@pytest.mark.parametrize("budget", [Budget(0, 0), Budget(1, 1), Budget(2, 9), Budget(9, 1), Budget(64, 64)])
-def test_drafters_propose_legal_trees(name: str, greedy: bool, budget: Budget) -> None:
-    """Within the budget; every drawn token possible under its q, which sums to one; the scheme declared and kept."""
-    for tree in drafts(name, budget, greedy, Seeded(3)):
-        assert len(tree) <= budget.nodes
-        assert max(tree.depths, default=0) <= budget.depth
-        assert not len(tree) or tree.scheme in DRAFTS[name].emits
-        for i, q in enumerate(tree.q):
-            if q is not None:
-                assert float(q.sum()) == pytest.approx(1.0)
-                assert float(q[tree.tokens[i]]) > 0
-            assert (q is None) == (tree.scheme is Scheme.CERTAIN)
-        if tree.scheme is Scheme.DISTINCT:
-            for node in range(-1, len(tree)):
-                tokens = [tree.tokens[i] for i in tree.children(node)]
-                assert len(set(tokens)) == len(tokens)
-
-
-@pytest.mark.parametrize("name", DRAFTS)
-@pytest.mark.parametrize("greedy", [True, False])
-def test_drafters_repeat(name: str, greedy: bool) -> None:
-    """The same choices give the same trees; nothing is left from another request but what is declared to outlive it."""
-    first, again = (drafts(name, Budget(9, 4), greedy, Seeded(5)) for _ in range(2))
-    assert len(first) == len(again)
-    assert all(_same(a, b) for a, b in zip(first, again, strict=True))
-
-
-def _same(a: TokenTree, b: TokenTree) -> bool:
-    return (a.tokens, a.parents, a.ghost) == (b.tokens, b.parents, b.ghost)
-
-
-# ---- constraints -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", CONSTRAINTS)
-def test_mask_and_advance_agree(name: str) -> None:
-    """A token is in the mask exactly where it may follow, in every state within four tokens; asking changes nothing."""
-    toy = ToyModel()
-    constraint = copy.deepcopy(CONSTRAINTS[name]).bind(toy)
-    states = [constraint.start((0, 1))]
-    seen = 0
-    for _ in range(4):
-        following = []
-        for state in states:
-            mask = constraint.mask(state)
-            for token in range(toy.vocab):
-                after = constraint.advance(state, token)
-                assert (after is not None) == (mask is None or bool(mask[token]))
-                again = constraint.mask(state)
-                assert mask is None or (again is not None and torch.equal(mask, again))
-                if after is not None:
-                    following.append(after)
-                    seen += 1
-        states = following[:40]
-    assert seen
+# ---- choices ---------------------------------------------------------------------------------------------------------
 
 
 def test_scripted_choices_cover_every_branch() -> None:

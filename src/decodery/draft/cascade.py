@@ -62,11 +62,12 @@ class Cascade(Grown):
         self._program: Program | None = None
 
     def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
-        # Settled: a chain of the same length whatever is drawn, and a guess changes no token of it.
+        # Not settled, though a chain of the same length whatever is drawn: how many passes it took depends on the draws,
+        # and so does which rows of a batch are cut together with it.
         self._meet(session)
         if self._program is None:
             self._program = speculate(self._session, self._built, rng, self._stop)
-        tree, node, most = self.empty(Scheme.IID, settled=True), ROOT, min(self.length, *budget)
+        tree, node, most = self.empty(Scheme.IID), ROOT, min(self.length, *budget)
         while len(tree) < most:
             # The draft model is decoded as any model is; this program goes on where the last draft left it.
             self._stop.emitted, self._stop.max_new_tokens, self._stop.reason = len(tree), most, None
