@@ -77,7 +77,9 @@ def main() -> int:
         commands.append([*pytest, *named])
     for command in commands:
         print("$", *(str(word).removeprefix(f"{beside}/") for word in command), flush=True)
-        if code := subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode:
+        if code := subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        ).returncode:
             return code
     return 0
 
