@@ -122,6 +122,7 @@ def composition() -> str:
         outcomes[frozenset((_choice(first), _choice(second)))] = "-" if outcome else "~"
         if outcome:
             told = re.sub(r"guide part '[^']+'", "a guide", outcome)
+            told = re.sub(r"but draft part '[^']+' was", "but a drafter was", told)
             reasons[told].add(_choice(first)[1])
     page = [
         "# What works together",
@@ -150,15 +151,12 @@ def composition() -> str:
             marks = [outcomes.get(frozenset(((rows, name), column)), "+") for column in named]
             page.append(f"| {name.replace('|', '/')} | " + " | ".join(marks) + " |")
         page.append("")
-    page += [
-        "Every drafter goes with every guide and constraint, and every guide with every constraint, but for these:",
-        "",
-    ]
     others = [pair for pair in outcomes if not {role for role, _ in pair} & {"verify", "search"}]
+    page += [f"Drafters, guides and constraints go together{', but for these:' if others else ' in any way.'}", ""]
     page += [
         f"- {' and '.join(name for _, name in sorted(pair))}: `{outcomes[pair]}`" for pair in sorted(others, key=sorted)
     ]
-    page += ["- none", ""] if not others else [""]
+    page += [""] if others else []
     page += ["## Refused", ""]
     page += [f"- {reason} ({', '.join(sorted(names))})" for reason, names in sorted(reasons.items())]
     return "\n".join(page) + "\n"

@@ -1,4 +1,4 @@
-"""The command line: run, chat, compare, profile, bench, index, fit-tree, list, show, doctor."""
+"""The command line: run, chat, compare, profile, bench, index, fit-tree, list, show, laws, doctor."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Commands that tell of parts: list, show."""
+"""Commands that tell of parts: list, show, laws."""
 
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from decodery.cli.common import app, errors, out
 from decodery.cli.options import JSON
+from decodery.core.errors import DecoderyError
 from decodery.run.registry import ROLES, entries, find, role_of
 
 
@@ -59,6 +61,25 @@ def show(
                 told = f": {shown(hint, parameter)} = {default_of(kind, parameter)}"
                 out.print(f"  [cyan]{parameter}[/cyan]{escape(told)}")
             out.print(f"  lossless: {_yes(kind.lossless)} · source: {inspect.getsourcefile(kind)}\n")
+
+
+@app.command()
+def laws(
+    parts: Annotated[list[str], typer.Argument(help="Parts, e.g. ngram, guide/top-p or pkg.mod:Mine.")],
+) -> None:
+    """Examine parts by the laws of their roles, on toy models: every branch of randomness is enumerated."""
+    with errors():
+        try:
+            import pytest
+        except ImportError as error:
+            raise DecoderyError("the laws run under pytest: pip install pytest") from error
+        from decodery.laws.specimens import chosen
+
+        for part in parts:
+            chosen(part)  # says what is wrong before anything runs
+        options = [option for part in parts for option in ("--part", part)]
+        plain = ["-c", os.devnull, "-p", "no:cacheprovider", "-p", "decodery.laws.plugin"]
+        raise typer.Exit(int(pytest.main([*plain, "-q", "--pyargs", "decodery.laws.test_laws", *options])))
 
 
 def _facts(entry: Any) -> dict[str, str]:
