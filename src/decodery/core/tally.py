@@ -15,10 +15,10 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass
 class Tally(Generic[K]):
-    """How often something held, by key; where little was seen, a prior takes its place.
+    """How often something held, by key; where little was seen, a prior stands in.
 
-    ``prior``: the rate assumed where nothing was seen, worth ``weight`` observations. ``keep``: the share of a key's earlier
-    observations that is kept at each new one (1: all; 0.97: about the last 30 count).
+    ``prior``: the rate assumed where nothing was seen, worth ``weight`` observations. ``keep``: what is kept of earlier
+    observations of a key at each new one (1: all; 0.97: about the last 30 count).
     """
 
     prior: float = 0.5

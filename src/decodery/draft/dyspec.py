@@ -26,8 +26,8 @@ class DySpec(Grown):
 
     ``path``, ``layers``: the draft model, as for ``model``. ``least``: draw nothing whose chance to be asked for is
     estimated lower, and go level by level, which takes one pass of the draft model a level; 0 uses all nodes. ``length``:
-    greatest depth. Under a greedy law it takes the likeliest beginnings. ``calibrate``: where guesses of such a chance were
-    accepted more or less often than that, on this object so far, that rate counts (not in the paper; a draft may be too sure).
+    greatest depth. Under a greedy law it takes the likeliest beginnings. ``calibrate``: where guesses of such a chance stood
+    more or less often than that, on this object so far, count them so (not in the paper; a draft may be too sure).
     """
 
     paper = "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure (Xiong et al. 2024), algorithm 1"
@@ -77,7 +77,7 @@ class DySpec(Grown):
     def observe(self, session: Session, step: Step, rng: Chooser) -> None:
         super().observe(session, step, rng)
         node, path = ROOT, step.verdict.path
-        # Where the text ended early, nobody knows what would have been accepted next.
+        # Where the text ended early, nobody knows what would have stood next.
         for accepted in path if len(step.tokens) == len(path) else (*path, ROOT):
             for child in step.tree.children(node):
                 if key := self._alike.get(step.tree.words(child)):  # else another drafter's, in a mix
@@ -87,7 +87,7 @@ class DySpec(Grown):
             node = accepted
 
     def _chance(self, first: bool, drawn: float) -> float:
-        """The chance that a child is accepted, once it is reached."""
+        """The chance that a child stands, once it is reached."""
         return self._stood.rate(alike(first, drawn), drawn) if self.calibrate else drawn
 
 
