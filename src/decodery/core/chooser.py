@@ -70,7 +70,7 @@ Option = tuple[int, float]
 class Scripted:
     """Replays a script of choices, then takes the first option of each; ``fresh`` records the options it then had.
 
-    Turns are told apart by where they stand, not by when they came, so a script is replayed alike however threads mix.
+    A choice is identified by its place, not by the time at which it came, so a script is replayed alike however threads mix.
     """
 
     script: dict[Turn, Option] = field(default_factory=dict)

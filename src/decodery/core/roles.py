@@ -230,7 +230,7 @@ class Drafter(Part):
 
 @dataclass
 class Verifier(Part):
-    """Decides which nodes stand. ``accepts``: the schemes it is exact for; ``greedy_only``: only for one-hot laws."""
+    """Decides which nodes are accepted. ``accepts``: the schemes it is exact for; ``greedy_only``: only for one-hot laws."""
 
     accepts: ClassVar[frozenset[Scheme]] = frozenset(Scheme)
     greedy_only: ClassVar[bool] = False

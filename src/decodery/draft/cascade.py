@@ -24,9 +24,8 @@ class Cascade(Grown):
 
     ``path``, ``layers``: the draft model, as for ``model``. ``length``: tokens of the chain. ``inner_draft``: the drafter
     whose guesses the draft model looks at (default: ngram). ``guess``: maximum inner-draft nodes per forward of the draft
-    model. A guess
-    never changes what is drafted: each token is the draft model's own, drawn from its law or the likeliest, and a guess it
-    happens to equal has the next law ready. The memory is that of the inner drafter.
+    model. A guess never changes what is drafted: each token is the draft model's own, drawn from its law or the likeliest;
+    where a guess equals it, the next law is there already. The memory is that of the inner drafter.
     """
 
     paper = "Cascade Speculative Drafting for Even Faster LLM Inference (Chen et al. 2023), vertical cascade"
@@ -84,7 +83,7 @@ class Cascade(Grown):
         super().end(session)
 
     def _meet(self, session: Session) -> None:
-        """Bring the draft model's text to that of ``session``; drafts that stood keep their place in its cache."""
+        """Bring the draft model's text to that of ``session``; accepted drafts keep their place in its cache."""
         if (same := common(self._session.tokens, session.tokens)) < len(self._session.tokens):
             self._session.rewind(same)
         self._session.follow(session)

@@ -23,8 +23,8 @@ SHORTEST = 2
 class CopySpec(Drafter):
     """Copies what followed an earlier occurrence of the last ``gamma`` tokens of the conversation, found by a rolling hash.
 
-    ``copy``: tokens copied at most; a copy is twice as long as what stood of the last one, so it shrinks where copies
-    fail and is whole again after a few that stood. ``pick``: copy from the "first" occurrence, as published, or from
+    ``copy``: tokens copied at most; a copy is twice as long as the accepted part of the last one, so it shrinks where copies
+    fail and is whole again after a few that were accepted. ``pick``: copy from the "first" occurrence, as published, or from
     the "latest". The table takes about 120 bytes for each different gamma-gram of the request (1 MB at 8k tokens) and
     goes with it.
     """

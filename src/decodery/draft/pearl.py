@@ -74,9 +74,9 @@ class Block(Thread):
 
 @dataclass
 class Pearl(Drafter):
-    """Drafts a block of ``gamma`` tokens in a thread while the target judges the block before, assuming that it stands.
+    """Drafts a block of ``gamma`` tokens in a thread while the target judges the block before, assuming that it is accepted.
 
-    While all stands, each pass commits ``gamma`` tokens and nobody waits (post-verify). Otherwise what was written ahead
+    While all is accepted, each pass commits ``gamma`` tokens and nobody waits (post-verify). Otherwise what was written ahead
     is dropped, and the next pass has no draft: while it yields a single token, a new block is written, kept where it
     begins with that token (pre-verify). ``path``: the draft model; of the target's own network only another model
     (fewer layers, say), and then nothing overlaps, for such passes run alone. ``overlap``:

@@ -17,7 +17,7 @@ from decodery.draft.lib.draft_model import Grown
 from decodery.model.session import Session
 
 EDGES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
-"""Borders, in nats, between entropies that are told apart."""
+"""Borders (nats) of the bins in which entropies are counted."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Suffix decoding: what followed the longest suffixes that occurred before, shorter ones standing in where those are new."""
+"""Suffix decoding: what followed the longest suffixes that occurred before, and shorter ones where those are new."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Suffix(Drafter):
             text.tokens.append(token)
 
     def _recall(self, corpus: Store, tokens: Sequence[int], budget: Budget) -> tuple[TokenTree, float]:
-        """What most often followed the longest suffix that the corpus holds, and how many of its tokens should stand."""
+        """What most often followed the longest suffix that the corpus holds, and how many of its tokens should be accepted."""
         length, places = corpus.find(tokens[-REACH:], self.min)
         nodes = min(self.nodes, int(self.factor * length), budget.nodes)
         if not places or nodes < 1:
@@ -105,7 +105,7 @@ class Suffix(Drafter):
         return heaviest(corpus.following(sample, length, min(nodes, budget.depth)), nodes, (CORPUS, length))
 
     def _expand(self, budget: Budget) -> tuple[TokenTree, float]:
-        """The likeliest paths, and how many of their tokens should stand.
+        """The likeliest paths, and how many of their tokens should be accepted.
 
         Their kinds tell the length of the match and, in quarters, how likely each token was.
         """

@@ -22,7 +22,7 @@ class Processor(Guide):
     """Calls a transformers ``LogitsProcessor`` or ``LogitsProcessorList``, row by row.
 
     It gets ``input_ids [1, length]``, prompt included, and ``scores [1, V]``. It must answer by these alone: one that
-    remembers earlier calls would remember refused drafts too. Naming a temperature beside it makes tokens be drawn.
+    remembers earlier calls would remember refused drafts too. It does not switch sampling on; add a temperature guide to sample.
     """
 
     repeats = True

@@ -33,7 +33,7 @@ class Counts:
 
     Attributes:
         judged: how often its children were judged, which takes that it was accepted; ``()`` counts the steps.
-        offered: how often it was guessed where its parent stood.
+        offered: how often it was guessed where its parent was accepted.
         accepted: how often it was on the accepted path.
     """
 
@@ -45,7 +45,7 @@ class Counts:
         """Book a step of a drafter whose siblings come by rank, none left out between them."""
         node: int = ROOT
         path: RankPath = ()
-        # An answer that ends here cuts the verdict, and what stood below the cut was not judged.
+        # An answer that ends here cuts the verdict, and what lies below the cut was not judged.
         for following in (*step.verdict.path, *([ROOT] if step.verdict.extra else [])):
             siblings = step.tree.children(node)
             self.judged[path] += 1

@@ -1,4 +1,4 @@
-"""A decoding as one HTML page: the tree of each step, what stood, what was refused and why."""
+"""A decoding as one HTML page: the tree of each step, which nodes were accepted, which were refused and why."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 An arena knows two verbs: ``extend`` (one forward over new nodes, each seeing only its ancestors) and ``release`` (this
 node is no longer needed; it goes when nothing hangs on it). Choosing a beam or resampling a particle is choosing a parent
 and copies nothing. How rows are computed is the subclass's affair: ``slots.py`` keeps keys and values and masks them,
-``states.py`` keeps snapshots of models that cannot mask, ``toy.py`` looks them up.
+``snapshots.py`` keeps copies of the cache of models that cannot mask, ``toy.py`` looks them up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which guesses will stand: acceptance rates seen so far at places of draft trees alike."""
+"""Which guesses will be accepted: the acceptance rates seen so far at each kind of place in draft trees."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Scheme
 
 KEEP = 0.97
-"""What is kept of a place's earlier observations at each new one: about the last 30 count."""
+"""The share of a place's earlier observations that is kept at each new one: about the last 30 count."""
 FIRST, DEEPER = 0.3, 0.6
-"""What is guessed of a place before anything was seen: where the guess above was right, the next one often is."""
+"""Prior acceptance rates, of the first level and of deeper ones: where the guess above was right, the next one often is."""
 TRUST = 6.0
 """Prior weight of the parent group's rate, in observations."""
 DEEP, LONGEST_STREAK = 6, 3

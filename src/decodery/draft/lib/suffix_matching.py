@@ -48,7 +48,7 @@ class Match(NamedTuple):
 
 
 def chances(matches: Iterable[Match], least: int) -> dict[int, float]:
-    """How likely each token follows: by the longest suffix, and what it leaves to new ones by the next shorter, down to
+    """How likely each token follows: by the longest suffix; its share for new tokens goes to the next shorter one, down to
     ``least`` tokens; then by the next match."""
     law: dict[int, float] = defaultdict(float)
     rest = 1.0
