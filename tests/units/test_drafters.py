@@ -50,8 +50,8 @@ TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 def proposal(draft: Drafter, tokens: Sequence[int], budget: Budget = ROOMY) -> TokenTree:
     """What a drafter proposes after a text that it reads all at once."""
     toy = ToyModel(vocab=8)
-    session, draft = toy.session(tokens), ready(draft, toy)
-    draft.begin(session, Laws())
+    session = toy.session(tokens)
+    draft.bind(toy).begin(session, Laws())
     return draft.propose(session, budget, Seeded(0))
 
 
