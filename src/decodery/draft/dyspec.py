@@ -28,6 +28,7 @@ class DySpec(Grown):
     estimated lower, and go level by level, which takes one pass of the draft model a level; 0 uses all nodes. ``length``:
     greatest depth. Under a greedy law it takes the likeliest beginnings. ``calibrate``: where guesses of such a chance stood
     more or less often than that, on this object so far, count them so (not in the paper; a draft may be too sure).
+    The counts can be saved.
     """
 
     paper = "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure (Xiong et al. 2024), algorithm 1"

@@ -28,7 +28,8 @@ class Mix(Drafter):
     ``parts``: the drafters, those whose first guess is best first (default: ngram and recycling). ``nodes``: of the whole
     tree at most; each part may propose as many, and those stay that are likeliest by what came true before of guesses
     alike: by the same parts, of the same kind, at the same place. Merged nodes are certain, so where tokens are sampled
-    the parts must be certain too. The memory is that of the parts; what came true is remembered on this object.
+    the parts must be certain too. The memory is that of the parts; what came true is kept
+    on this object only.
     """
 
     paper = "RASD: Retrieval-Augmented Speculative Decoding (Quan et al. 2025), tree fusion"

@@ -33,7 +33,8 @@ class Swift(Thinned):
     They are random, except every ``bayes``-th, which maximises a Gaussian process's upper confidence bound. The search
     ends at a share above ``enough``, after ``patience`` sets in vain, or ``limit`` in all. ``units``: begin with these left
     out (2i - 2 is the attention of layer i, 2i - 1 its MLP) instead of whole layers evenly spread. Set and search (some
-    bytes for each set tried) outlive requests on this object.
+    bytes for each set tried) outlive requests on this object, and
+    can be saved.
     """
 
     paper = "SWIFT: On-the-Fly Self-Speculative Decoding for LLM Inference Acceleration (Xia et al. 2024)"
