@@ -25,7 +25,7 @@ def values(one: Constraint) -> None:
     name = type(one).__name__
     for toy in TOYS.values():
         constraint = bound(one, toy)
-        level = [((), constraint.start((0, 1)))]
+        level: list[tuple[tuple[int, ...], Any]] = [((), constraint.start((0, 1)))]
         seen: list[tuple[Any, Any, Any]] = []
         for _ in range(DEPTH):
             following = []

@@ -150,7 +150,8 @@ def _runs(one: Drafter) -> Iterator[tuple[str, dict[Seen, float]]]:
 def _proposals(built: Built, toy: ToyModel) -> dict[Seen, float]:
     def once(rng: Chooser) -> tuple[Seen, ...]:
         session = toy.session(PROMPT)
-        history, seen = [PROMPT], []
+        history: list[tuple[int, ...]] = [PROMPT]
+        seen: list[Seen] = []
         own = replace(built, draft=copy.deepcopy(built.draft))
         program = launch(own, session, rng, Stop(toy.eos, max_new_tokens=3))
         for step in steps(program):

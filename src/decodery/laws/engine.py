@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +61,7 @@ def wanted(
 ) -> Law:
     """The law of ``length`` tokens by the definition: one token after another, no engine, no draft."""
     laws, constrain = built.laws.given(prompt), built.constrain
-    law: Law = Counter()
+    law: Law = defaultdict(float)
 
     def follow(words: tuple[int, ...], state: Any, weight: float) -> None:
         if weight == 0 or len(words) == length or (words and words[-1] in model.eos):

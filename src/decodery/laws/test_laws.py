@@ -92,11 +92,11 @@ def _groups(config: pytest.Config) -> Iterator[tuple[str, Group]]:
                 choices, entry = around(one)
                 yield f"{one.role}-{one.name}", (choices, covering(choices, Fits(choices), entry), False)
     else:
-        choices, pairs, some, seed = _all()
-        for name, part in choices[0]:
-            yield f"pairs-{name}", (choices, [case for case in pairs if case.draft == name], bool(part.emits))
+        every, pairs, some, seed = _all()
+        for name, part in every[0]:
+            yield f"pairs-{name}", (every, [case for case in pairs if case.draft == name], bool(part.emits))
         for i in range(GROUPS):
-            yield f"drawn-{seed}-{i}", (choices, some[i::GROUPS], False)
+            yield f"drawn-{seed}-{i}", (every, some[i::GROUPS], False)
 
 
 @cache
