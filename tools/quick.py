@@ -15,7 +15,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROLES = ("draft", "verify", "guide", "constrain", "search")
-MOST = 12
+SAMPLE = ("draft/ngram", "verify/residual", "guide/presence", "constrain/choice", "search/beam")
+FEW = 2
+"""Up to so many parts are examined together with all others; more only by themselves."""
+MOST = 6
 """Test files run at most: a change that concerns more is for the whole suite."""
 HEAVY = ("tests/hf/", "test_outside.py", "test_openvino.py")
 """Tests that load networks or start processes; they run only if they were changed themselves."""
@@ -29,16 +32,23 @@ def changed(base: str) -> list[str]:
 
 
 def parts(files: Iterable[str]) -> list[str]:
-    """The ``--part`` of each part whose file changed."""
+    """The ``--part`` of each part whose file changed, or a module that it imports itself; else, where any of the package's
+    code changed, of one part of each role."""
     from decodery.run.registry import ROLES as TABLE
 
-    found = []
-    for name in files:
-        folder, stem = Path(name).parent.name, Path(name).stem
-        for part, target in TABLE[folder].parts.items() if folder in ROLES and name.startswith("src/") else ():
-            if target.partition(":")[0].endswith(f".{folder}.{stem}"):
-                found.append(f"{folder}/{part}")
-    return found
+    modules = [name[4:-3].replace("/", ".") for name in files if re.fullmatch(r"src/.*\.py", name)]
+    found, near = [], []
+    for role in ROLES:
+        for part, target in TABLE[role].parts.items():
+            module = target.partition(":")[0]
+            text = (ROOT / "src" / f"{module.replace('.', '/')}.py").read_text()
+            if module in modules:
+                found.append(f"{role}/{part}")
+            elif any(
+                re.search(rf"\b{re.escape(changed)}\b", text) for changed in modules if f".{role}.lib." in changed
+            ):
+                near.append(f"{role}/{part}")
+    return found + near or list(SAMPLE if modules else ())
 
 
 def tests(files: Iterable[str]) -> list[str]:
@@ -72,7 +82,8 @@ def main() -> int:
     pytest: list[str | Path] = [python, "-m", "pytest", "-q", "-x", "-n", "2"]
     if examined := parts(files):
         options = [option for part in examined for option in ("--part", part)]
-        commands.append([*pytest, "src/decodery/laws", "-p", "decodery.laws.plugin", *options])
+        alone = ["-k", "test_alone"] if len(examined) > FEW else []
+        commands.append([*pytest, "src/decodery/laws", "-p", "decodery.laws.plugin", *options, *alone])
     if named := tests(files):
         commands.append([*pytest, *named])
     for command in commands:
