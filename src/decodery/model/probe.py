@@ -32,6 +32,7 @@ from decodery.model.trial import (
     Words,
     blamed,
     check,
+    dependence,
     disagreement,
     position_limit,
     shrink,
@@ -51,7 +52,10 @@ WORK = 1e11
 """How many tokens times parameters a longer trial may take: some seconds."""
 
 STEPS = 6
-"""How many single tokens a cache of the network's own is continued by."""
+"""How many short drafts a cache of the network's own is continued by."""
+
+DRAFTED = 3 * STEPS
+"""The most tokens that these are."""
 
 
 @dataclass
@@ -172,10 +176,12 @@ def _snapshots(backend: TorchBackend, tree: str) -> Ability:
     backend.context = min(backend.context, rope_border(backend.config) or backend.context)
     missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({tree})"}
     missing |= dict.fromkeys(set(Cap) - {Cap.TREE}, "it runs from snapshots of its own cache")
+    length = _length(backend, BEHIND + DRAFTED)
     chain = ""
     for singly in (False, True):
         snapshots = partial(StateArena, network, backend.context, singly)
-        if not (chain := check(network, snapshots, _length(backend, BEHIND + STEPS), STEPS)):
+        chain = check(network, snapshots, length, STEPS, alone=True) or ("" if singly else _long_chain(backend))
+        if not chain:
             return Ability(frozenset(), _ignoring_lanes(snapshots), missing)
     if not (plain := _generates(network, snapshots)):
         missing[Cap.TREE] += f"; with its own cache they differ as well ({chain}), so it answers as its generate() does"
@@ -184,6 +190,16 @@ def _snapshots(backend: TorchBackend, tree: str) -> Ability:
         f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {tree}. "
         f"Compared with generate(): {plain}. Decodery needs a causal model whose cache can be continued"
     )
+
+
+def _long_chain(backend: TorchBackend) -> str:
+    """Say why drafts beyond a long window cannot go through the network's own cache in one pass; empty if they can."""
+    sizes = {name: size for name, size in reaches_of(backend.config).items() if size >= AFFORDABLE}
+    if not sizes:
+        return ""
+    network = twin(backend.model)
+    shrink(network, sizes, SMALL)
+    return check(network, partial(StateArena, network, backend.context), SHORT, STEPS, alone=True)
 
 
 @torch.inference_mode()
@@ -205,7 +221,8 @@ def _generates(network: PreTrainedModel, snapshots: Callable[[], Arena]) -> str:
             for token in answer.sequences[0, SHORT:].tolist():
                 rows.append(forward(session).logits[0])
                 session.commit([token])
-            return disagreement(torch.stack(rows), torch.cat(answer.logits))
+            reason = disagreement(torch.stack(rows), torch.cat(answer.logits))
+            return reason or dependence(network, snapshots, STEPS)
     except Unable as error:
         return str(error)
 

@@ -30,6 +30,9 @@ SHORT = 9
 BEHIND = 8
 """How many tokens follow the prompt of a trial, single steps aside."""
 
+DRAFT = 4
+"""The short drafts of a trial are shorter than this; the shortest has no token."""
+
 TOGETHER = 512
 """How many tokens of several texts go in one pass."""
 
@@ -68,6 +71,8 @@ class Seen:
 
     texts: list[list[int]] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
+    openings: list[int] = field(default_factory=list)
+    """How many tokens its session began with."""
 
     def step(self, *asks: Ask) -> None:
         """One pass; note its rows."""
@@ -75,6 +80,7 @@ class Seen:
             for row, path in zip(rows.logits, rows.paths, strict=True):
                 self.texts.append([*ask.session.tokens, *path])
                 self.rows.append(row)
+                self.openings.append(ask.session.prompt)
 
 
 class Words:
@@ -117,7 +123,7 @@ def check(
 ) -> str:
     """Say why an arena's rows are not those of passes without a cache; empty if they are.
 
-    ``length``: of the prompt. ``steps``: how many single tokens follow in the end. ``alone``: compare each row with a pass
+    ``length``: of the prompt. ``steps``: how many short drafts follow in the end. ``alone``: compare each row with a pass
     that ends with it, for networks whose rows depend on how long the text of a pass is.
     """
     try:
@@ -126,6 +132,24 @@ def check(
             return disagreement(torch.stack(seen.rows), truth(network, seen.texts, alone))
     except Unable as error:
         return str(error)
+
+
+def dependence(network: PreTrainedModel, arena: Callable[[], Arena], steps: int) -> str:
+    """Say whether drafts change the rows of an arena, whatever these are; empty if they do not."""
+    try:
+        with blamed(network):
+            seen = _program(arena(), Words(network), SHORT, steps)
+            for text, row, opening in zip(seen.texts, seen.rows, seen.openings, strict=True):
+                session = Session(arena(), text[:opening])
+                plain = session.forward().logits
+                for token in text[opening:]:
+                    session.commit([token])
+                    plain = session.forward().logits
+                if reason := disagreement(row[None], plain):
+                    return f"drafts change its rows ({reason})"
+    except Unable as error:
+        return str(error)
+    return ""
 
 
 def _program(arena: Arena, words: Words, length: int, steps: int) -> Seen:
@@ -140,9 +164,10 @@ def _program(arena: Arena, words: Words, length: int, steps: int) -> Seen:
     one.commit([bush.tokens[1], *bush.tokens[3:], words.one()])
     two.commit([fork.tokens[1], words.one()])
     seen.step(Ask(one, words.bush()), Ask(two, words.fork()))
-    for _ in range(steps):
+    for i in range(steps):
         one.commit(words.some(1))
-        seen.step(Ask(one, TokenTree()))
+        seen.step(Ask(one, draft := TokenTree.chain(words.some(i % DRAFT))))
+        one.commit(draft.tokens)
     for session in (one, two):
         session.close()
     return seen
@@ -192,7 +217,7 @@ def shrink(network: PreTrainedModel, sizes: dict[str, int], to: int) -> None:
             places |= {id(config): config, id(config.get_text_config()): config.get_text_config()}
     for place in places.values():
         for name, value in list(vars(place).items()):
-            means = name in sizes or any(word in name for word in ("window", "chunk", "topk"))
+            means = name in sizes or any(word in name for word in ("window", "chunk", "topk", "compress"))
             if means and isinstance(value, int) and value in sizes.values():
                 setattr(place, name, to)
 

@@ -61,9 +61,10 @@ def context_of(config: Any) -> int:
 
 def reaches_of(config: Any) -> dict[str, int]:
     """Field -> the length beyond which the network may compute otherwise."""
-    found = {name: getattr(config, name, None) for name in REACHES}
+    found: dict[str, Any] = {name: getattr(config, name, None) for name in REACHES}
+    found |= getattr(config, "compress_rates", None) or {}
     if getattr(config, "use_sliding_window", True) is False:
-        del found["sliding_window"]
+        found["sliding_window"] = None
     return {name: size for name, size in found.items() if isinstance(size, int) and size > 0}
 
 
