@@ -19,7 +19,7 @@ from decodery.core.tree import TokenTree
 from decodery.core.values import Tensor
 from decodery.model.arena import Arena
 from decodery.model.session import Ask, Session
-from decodery.model.turn import answered
+from decodery.model.turn import answered, forward
 
 TOLERANCE = {torch.float32: 5e-3, torch.float64: 1e-5}
 """Largest difference allowed, relative to the spread of the logits."""
@@ -141,10 +141,10 @@ def dependence(network: PreTrainedModel, arena: Callable[[], Arena], steps: int)
             seen = _program(arena(), Words(network), SHORT, steps)
             for text, row, opening in zip(seen.texts, seen.rows, seen.openings, strict=True):
                 session = Session(arena(), text[:opening])
-                plain = session.forward().logits
+                plain = forward(session).logits
                 for token in text[opening:]:
                     session.commit([token])
-                    plain = session.forward().logits
+                    plain = forward(session).logits
                 if reason := disagreement(row[None], plain):
                     return f"drafts change its rows ({reason})"
     except Unable as error:

@@ -136,7 +136,7 @@ ROLES: dict[str, Role] = {
     ),
     "change": Role(
         base="decodery.model.change:Change",
-        does=("__call__",),
+        does=("network|__call__",),
         help="Make another model of it, e.g. int8 or layer-speedup:2; may be given several times.",
         many=True,
         recipe=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import torch
 
@@ -15,42 +14,12 @@ from decodery.core.roles import Built, Constraint, Program, Search
 from decodery.core.stats import Ticks
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
-from decodery.core.tree import ROOT, TokenTree
+from decodery.core.tree import TokenTree
 from decodery.core.values import Candidate
 from decodery.core.walk import masks
 from decodery.model.session import Ask, Session
 from decodery.run.loop import answer
-
-
-class Hypothesis(NamedTuple):
-    """A candidate answer: its tokens, their log-probability, the constraint's state, and when it ends by itself."""
-
-    tokens: tuple[int, ...]
-    total: float
-    state: Any
-    stop: Stop
-    node: int = ROOT
-    """Where it ends in the tree; an heir has its parent's until its own is made."""
-    whole: bool = True
-    """Whether the constraint lets the answer be what it is."""
-
-    def then(self, token: int, total: float, constrain: Constraint) -> Hypothesis | None:
-        """One token more; None where it is forbidden."""
-        ends = token in self.stop.eos
-        if (state := self.state if ends else constrain.advance(self.state, token)) is None:
-            return None
-        stop = self.stop.fork()
-        tokens = (*self.tokens, token)
-        stop.count([token])
-        if (stop.text is not None and stop.text.push(token, shown=not ends)) or (
-            stop.judge is not None and stop.judge(tokens)
-        ):
-            stop.reason = "stop"
-        return Hypothesis(tokens, total, state, stop, self.node, ends or constrain.may_end(state))
-
-    def stuck(self, constrain: Constraint) -> Hypothesis:
-        """This one as an answer, for nothing may follow it."""
-        return self._replace(stop=replace(self.stop, reason="dead_end"), whole=constrain.may_end(self.state))
+from decodery.search.lib.hypotheses import Hypothesis
 
 
 @dataclass
