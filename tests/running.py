@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from decodery.core.chooser import Chooser
+from decodery.core.part import Asking, Program
 from decodery.core.plan import OFF, Plan
-from decodery.core.roles import Asking, Built, Constraint, Drafter, Guide, Laws, Program, Search, Verifier
+from decodery.core.roles import Built, Constraint, Drafter, Guide, Laws, Search, Verifier
 from decodery.core.step import Step
 from decodery.core.stop import Stop
 from decodery.core.tree import TokenTree

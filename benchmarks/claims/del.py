@@ -16,7 +16,7 @@ from small import characters, llama, loaded, pieces, train
 from torch.nn.functional import cross_entropy
 
 import decodery
-from decodery.core.roles import Asking
+from decodery.core.part import Asking
 from decodery.core.tree import TokenTree
 from decodery.draft.dynamic_exit import DynamicExit
 from decodery.draft.layer_skip import LayerSkip

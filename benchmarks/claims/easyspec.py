@@ -15,7 +15,7 @@ from harness import DATA, record, spec_bench
 
 import decodery
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking
+from decodery.core.part import Asking
 from decodery.core.step import Step
 from decodery.core.tree import TokenTree
 from decodery.core.values import Site, Tensor, Want

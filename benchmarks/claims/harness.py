@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from decodery.core.roles import Asking
+from decodery.core.part import Asking
 from decodery.inspect.doctor import machine
 from decodery.model.model import Model
 from decodery.model.turn import forward

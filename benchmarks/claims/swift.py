@@ -10,7 +10,8 @@ from typing import Any
 from harness import answered, record, spec_bench
 
 import decodery
-from decodery.core.roles import Laws, ready
+from decodery.core.part import ready
+from decodery.core.roles import Laws
 from decodery.draft.swift import Swift
 from decodery.model.turn import forward
 

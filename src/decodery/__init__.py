@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from decodery.draft.lib.memory import load_memory, save_memory
     from decodery.model.model import Model
     from decodery.model.resolve import resolve
-    from decodery.run.answer import Output, Stream
+    from decodery.run.answer import Stream
     from decodery.run.api import decode, stream
     from decodery.run.load import load
+    from decodery.run.output import Output
     from decodery.run.recipe import Recipe
 
 __version__ = "0.1.0"
@@ -41,7 +42,7 @@ __all__ = [
 _HOMES = {
     "decode": "decodery.run.api",
     "stream": "decodery.run.api",
-    "Output": "decodery.run.answer",
+    "Output": "decodery.run.output",
     "Stream": "decodery.run.answer",
     "load": "decodery.run.load",
     "resolve": "decodery.model.resolve",

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from decodery.cli import answer, app, common
 from decodery.core.codec import Text
 from decodery.core.errors import BadPrompt
-from decodery.run.answer import Piece
+from decodery.run.output import Piece
 
 from .text_common import byte_level, network
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from decodery.core.roles import Part
+from decodery.core.part import Part
 from decodery.laws.engine import LENGTH, PROMPT, Count, Law, produced, variation, wanted
 from decodery.laws.specimens import specimens
 from decodery.run.recipe import Recipe

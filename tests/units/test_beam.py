@@ -18,7 +18,8 @@ from decodery.constrain.free import Free
 from decodery.constrain.regex import Regex
 from decodery.core.chooser import Seeded
 from decodery.core.errors import BadLogits, DecoderyError
-from decodery.core.roles import Constraint, Guide, Laws, Program
+from decodery.core.part import Program
+from decodery.core.roles import Constraint, Guide, Laws
 from decodery.core.step import Step
 from decodery.core.stop import Stop
 from decodery.core.text import TextStream

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decodery.core.chooser import Seeded
-from decodery.core.roles import Guide, Laws, Program
+from decodery.core.part import Program
+from decodery.core.roles import Guide, Laws
 from decodery.core.stats import Stats
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import DecoderyError, PartsClash
-from decodery.core.roles import Drafter, Laws, ready
+from decodery.core.part import ready
+from decodery.core.roles import Drafter, Laws
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
 from decodery.core.tree import TokenTree

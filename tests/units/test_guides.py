@@ -26,7 +26,8 @@ from transformers import (
 )
 
 from decodery.core.errors import PartsClash
-from decodery.core.roles import Guide, Model
+from decodery.core.part import Model
+from decodery.core.roles import Guide
 from decodery.core.tree import TokenTree
 from decodery.core.values import Rows, Tensor
 from decodery.guide.cfg import ClassifierFree

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import BadMemory
-from decodery.core.roles import Drafter, ready
+from decodery.core.part import ready
+from decodery.core.roles import Drafter
 from decodery.core.stop import Stop
 from decodery.core.tally import Tally
 from decodery.core.values import NO_TOKEN

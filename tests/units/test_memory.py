@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 import decodery
 from decodery.core.chooser import Seeded
 from decodery.core.errors import BadMemory, DecoderyError
-from decodery.core.roles import Drafter, Model, ready
+from decodery.core.part import Model, ready
+from decodery.core.roles import Drafter
 from decodery.core.stop import Stop
 from decodery.core.tally import Tally
 from decodery.draft.aded import Aded

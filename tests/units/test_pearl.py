@@ -17,7 +17,8 @@ import torch
 from decodery.core.chooser import Chooser, Seeded, enumerate_law
 from decodery.core.errors import DecoderyError, PartsClash
 from decodery.core.law import Law
-from decodery.core.roles import Drafter, Program, Verifier
+from decodery.core.part import Program
+from decodery.core.roles import Drafter, Verifier
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
 from decodery.core.tree import ROOT, TokenTree

@@ -18,7 +18,8 @@ from decodery.constrain.free import Free
 from decodery.core.chooser import Chooser, Seeded
 from decodery.core.errors import DecoderyError
 from decodery.core.law import Law
-from decodery.core.roles import Drafter, Laws, Program, Verifier
+from decodery.core.part import Program
+from decodery.core.roles import Drafter, Laws, Verifier
 from decodery.core.stats import Stats
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop

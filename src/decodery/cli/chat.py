@@ -13,8 +13,8 @@ from decodery.core.errors import DecoderyError
 from decodery.core.files import write_whole
 from decodery.model.model import Model
 from decodery.model.session import Session
-from decodery.run.answer import Piece
 from decodery.run.api import stream
+from decodery.run.output import Piece
 from decodery.run.recipe import Recipe
 
 HELP = {

@@ -9,14 +9,20 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
-    "decodery.engine": ("decodery.run.api", "decodery.run.answer"),
+    "decodery.engine": ("decodery.run.api", "decodery.run.answer", "decodery.run.output"),
     "decodery.errors": ("decodery.core.errors",),
     "decodery.law": ("decodery.core.law", "decodery.core.roles"),
     "decodery.model.thin": ("decodery.change.layer_speedup", "decodery.model.variant"),
     "decodery.recipe": ("decodery.run.recipe", "decodery.run.spec"),
     "decodery.registry": ("decodery.run.registry",),
     "decodery.tree": ("decodery.core.tree",),
-    "decodery.words": ("decodery.core.values", "decodery.core.step", "decodery.core.roles", "decodery.model.variant"),
+    "decodery.words": (
+        "decodery.core.values",
+        "decodery.core.step",
+        "decodery.core.roles",
+        "decodery.core.part",
+        "decodery.model.variant",
+    ),
 }
 """Former module -> the modules that hold its names now."""
 

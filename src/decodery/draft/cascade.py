@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking, Built, Drafter, Laws, Model, Program, ready
+from decodery.core.part import Asking, Model, Program, ready
+from decodery.core.roles import Built, Drafter, Laws
 from decodery.core.stop import Stop
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme, Want, common

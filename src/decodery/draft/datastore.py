@@ -9,7 +9,8 @@ from typing import Annotated, Self
 from annotated_types import Ge, Le
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Drafter, Model
+from decodery.core.part import Model
+from decodery.core.roles import Drafter
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget
 from decodery.draft.lib.store import REACH, Store, heaviest

@@ -6,7 +6,7 @@ import heapq
 from dataclasses import dataclass, field
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking, Model
+from decodery.core.part import Asking, Model
 from decodery.core.step import Step
 from decodery.core.tally import Tally
 from decodery.core.tree import ROOT, TokenTree

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking
+from decodery.core.part import Asking
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme
 from decodery.draft.lib.draft_model import Grown

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking, Model
+from decodery.core.part import Asking, Model
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget, Scheme
 from decodery.draft.lib.draft_model import Thinned

@@ -11,7 +11,8 @@ from typing import Annotated, Self
 from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking, Drafter, Laws, Model, ready
+from decodery.core.part import Asking, Model, ready
+from decodery.core.roles import Drafter, Laws
 from decodery.core.step import Step
 from decodery.core.tally import Tally
 from decodery.core.tree import TokenTree

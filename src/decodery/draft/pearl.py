@@ -8,7 +8,8 @@ from typing import Self
 
 from decodery.core.chooser import Chooser
 from decodery.core.errors import PartsClash
-from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.part import Model
+from decodery.core.roles import Drafter, Laws
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme

@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking, Laws, Model
+from decodery.core.part import Asking, Model
+from decodery.core.roles import Laws
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme, common
 from decodery.draft.lib.draft_model import Drawn

@@ -11,7 +11,8 @@ from typing import Self
 import torch
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking, Drafter, Laws, Model, ready
+from decodery.core.part import Asking, Model, ready
+from decodery.core.roles import Drafter, Laws
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Scheme, Tensor

@@ -12,7 +12,8 @@ from annotated_types import Ge
 
 from decodery.core.chooser import Chooser
 from decodery.core.lore import Arrays, Entries, filled
-from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.part import Model
+from decodery.core.roles import Drafter, Laws
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import NO_TOKEN, Array, Budget

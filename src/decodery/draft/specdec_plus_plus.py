@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking, Model
+from decodery.core.part import Asking, Model
 from decodery.core.step import Step
 from decodery.core.tally import Tally
 from decodery.core.tree import ROOT, TokenTree

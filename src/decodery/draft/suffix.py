@@ -12,7 +12,8 @@ from typing import Annotated, Self
 from annotated_types import Ge, Gt
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Drafter, Laws, Model
+from decodery.core.part import Model
+from decodery.core.roles import Drafter, Laws
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, common
 from decodery.draft.lib.automaton import Automaton

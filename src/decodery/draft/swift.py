@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Asking, Laws, Model
+from decodery.core.part import Asking, Model
+from decodery.core.roles import Laws
 from decodery.core.step import Step
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Budget, Cap, Scheme, Tensor

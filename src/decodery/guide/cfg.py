@@ -10,10 +10,11 @@ import torch
 from annotated_types import Ge
 
 from decodery.core.errors import PartsClash
-from decodery.core.roles import Guide, Model
+from decodery.core.part import Model
+from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
 from decodery.guide.lib.extremes import fit, moderate, within
-from decodery.model.session import Companion
+from decodery.model.companion import Companion
 
 
 @dataclass

@@ -8,7 +8,8 @@ from typing import Self
 
 import torch
 
-from decodery.core.roles import Guide, Model
+from decodery.core.part import Model
+from decodery.core.roles import Guide
 from decodery.core.values import Cap, Rows, Tensor, Want
 
 

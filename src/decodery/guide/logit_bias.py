@@ -9,7 +9,8 @@ from typing import Annotated, Self
 from annotated_types import Lt
 from pydantic import AllowInfNan
 
-from decodery.core.roles import Guide, Model
+from decodery.core.part import Model
+from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Self
 import torch
 from annotated_types import Ge
 
-from decodery.core.roles import Guide, Model
+from decodery.core.part import Model
+from decodery.core.roles import Guide
 from decodery.core.values import Rows, Tensor
 
 

@@ -19,7 +19,8 @@ from transformers.generation.logits_process import LogitNormalization
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import DecoderyError, UnknownPart
-from decodery.core.roles import Built, Drafter, Laws, Program, Search
+from decodery.core.part import Program
+from decodery.core.roles import Built, Drafter, Laws, Search
 from decodery.core.stats import Stats
 from decodery.core.step import Step
 from decodery.core.stop import Stop

@@ -25,7 +25,8 @@ from decodery.core.values import Tensor
 from decodery.guide.cfg import ClassifierFree
 from decodery.guide.processor import Processor
 from decodery.hf.checks import unsupported
-from decodery.model.session import Companion, Session
+from decodery.model.companion import Companion
+from decodery.model.session import Session
 
 ROW_BY_ROW = (
     EncoderNoRepeatNGramLogitsProcessor,

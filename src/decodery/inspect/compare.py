@@ -10,8 +10,8 @@ from typing import Any
 from decodery.core.errors import PartsClash
 from decodery.core.stats import Stats
 from decodery.model.model import Model
-from decodery.run.answer import Output
 from decodery.run.api import stream
+from decodery.run.output import Output
 from decodery.run.recipe import Recipe
 from decodery.run.spec import specs
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from decodery.core.errors import DecoderyError, UnknownPart
-from decodery.core.roles import Guide, Part, ready
+from decodery.core.part import Part, ready
+from decodery.core.roles import Guide
 from decodery.guide.temperature import Temperature
 from decodery.model.toy import ToyModel
 from decodery.run.outside import target_in

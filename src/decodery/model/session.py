@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import LOGITS, Cost, Offer, Site, Tensor, Want, common
 from decodery.model.arena import Arena, Feed, Handle
+from decodery.model.companion import Companion, Opens
 from decodery.model.variant import PLAIN, Variant
 
 
@@ -26,28 +26,6 @@ class Ask(NamedTuple):
     want: Want = LOGITS
     fresh: Sequence[int] | None = None
     offer: Offer | None = None
-
-
-class Opens(Protocol):
-    """What can open a session: a model."""
-
-    def arena(self, lanes: int = 1) -> Arena: ...
-
-    def session(self, tokens: Sequence[int] = (), arena: Arena | None = None) -> Session: ...
-
-
-@dataclass(frozen=True)
-class Companion:
-    """A second context that a guide declares: its own prompt, followed by the same new tokens as the session.
-
-    ``model``: another model that reads it (None: the session's own). ``variant``: how the session's own model is run.
-    ``want``: what its rows must hold besides logits.
-    """
-
-    prompt: tuple[int, ...]
-    model: Opens | None = None
-    variant: Variant = PLAIN
-    want: Want = LOGITS
 
 
 class Session:
@@ -164,7 +142,8 @@ class Session:
 
     def beside(self, model: Opens) -> Session:
         """A session of another model for the same request; those of a batch share an arena, so they share passes."""
-        return model.session(arena=self.arena.beside(model))
+        other: Session = model.session(arena=self.arena.beside(model))
+        return other
 
     def accompany(self, companions: Mapping[tuple[int, str], Companion]) -> None:
         """Declare the contexts that follow every commit, rewind and fork of this one from now on; earlier ones go."""

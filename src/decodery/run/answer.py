@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import DecoderyError
-from decodery.core.stats import Stats
 from decodery.core.step import Step
 from decodery.core.stop import Stop
 from decodery.core.text import TextStream
-from decodery.core.values import Candidate
 from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.model.turn import forward
@@ -22,45 +20,8 @@ from decodery.plan.planner import plans
 from decodery.run.build import build
 from decodery.run.crew import Crew, Failed
 from decodery.run.loop import launch
+from decodery.run.output import Output, Piece, logprobs, piece_of
 from decodery.run.recipe import Recipe
-
-
-class Chosen(NamedTuple):
-    """A token's log-probability (nats, the model's own law before any guide) and the likeliest alternatives."""
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass
-class Output:
-    """An answer.
-
-    ``tokens`` ends with the token that ended it, ``text`` before that token (whatever it says) and before any stop
-    string. ``finish_reason``: see ``Stop``.
-    ``logprobs`` is filled on request; ``candidates`` by searches.
-    """
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    finish_reason: str = ""
-    stats: Stats = field(default_factory=Stats)
-    logprobs: list[Chosen] | None = None
-    candidates: list[Candidate] = field(default_factory=list)
-
-
-class Piece(NamedTuple):
-    """What one step added to an answer: text that is final, and the step behind it.
-
-    ``step`` is None for what was held back until the end; ``answer`` says which of several answers this belongs to;
-    ``drafted`` how many characters of the text came from accepted drafts (they stand before the verifier's own).
-    """
-
-    text: str
-    step: Step | None
-    answer: int = 0
-    drafted: int = 0
 
 
 class Stream(Iterator[Piece]):
@@ -128,7 +89,7 @@ class _Driver:
                 if isinstance(event, Step):
                     stop.read(event, sessions[i])
                     self._book(output, event, watch)
-                    piece = _piece(stop.text, event, i)
+                    piece = piece_of(stop.text, event, i)
                 elif isinstance(event, Failed):
                     output.finish_reason = "error"
                     errors.append(event.error)
@@ -243,29 +204,3 @@ class Request:
             raise DecoderyError(f"seed must be 0 or more, not {self.seed}; without one, each run is different")
         if not all(isinstance(stop, str) and stop for stop in self.stop):
             raise DecoderyError(f"stop strings must be non-empty texts, not {list(self.stop)!r}")
-
-
-def logprobs(step: Step, top: int) -> list[Chosen]:
-    """The committed tokens of a step under the model's own law, with the ``top`` likeliest alternatives."""
-    rows = [0, *(row for i in step.verdict.path if (row := step.rows.at(i)) is not None)][: len(step.tokens)]
-    assert len(rows) == len(step.tokens), "a token was committed without a row"
-    logs = step.rows.logits[rows].log_softmax(-1)
-    best = logs.topk(top) if top else None
-    return [
-        Chosen(
-            token,
-            float(logs[i, token]),
-            tuple(zip(best.indices[i].tolist(), best.values[i].tolist(), strict=True)) if best else (),
-        )
-        for i, token in enumerate(step.tokens)
-    ]
-
-
-def _piece(text: TextStream | None, step: Step, answer: int) -> Piece:
-    """What a step adds to the text shown, and how far drafts reach into it."""
-    if text is None:
-        return Piece("", step, answer)
-    before, fresh = len(text.text), text.piece()
-    accepted = len(text.ends) - len(step.tokens) + len(step.verdict.path)
-    reach = text.ends[accepted - 1] - before if step.verdict.path else 0
-    return Piece(fresh, step, answer, min(max(reach, 0), len(fresh)))

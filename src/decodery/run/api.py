@@ -9,8 +9,9 @@ from typing import Any, Unpack, overload
 from decodery.core.errors import BadPrompt, DecoderyError
 from decodery.model.model import Model
 from decodery.model.session import Session
-from decodery.run.answer import Asked, Output, Request, Stream
+from decodery.run.answer import Asked, Request, Stream
 from decodery.run.options import Options, recipe_from
+from decodery.run.output import Output
 from decodery.run.recipe import Recipe
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from decodery.core.errors import DecoderyError, PartsClash
-from decodery.core.roles import Built, Drafter, Laws, Model, Part, ready
+from decodery.core.part import Model, Part, ready
+from decodery.core.roles import Built, Drafter, Laws
 from decodery.core.values import LOGITS
 from decodery.run.recipe import Recipe
 from decodery.run.registry import name_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from decodery.core.roles import Asking, Program
+from decodery.core.part import Asking, Program
 from decodery.core.step import Step
 from decodery.core.values import Rows
 from decodery.model.session import Ask

@@ -6,8 +6,9 @@ import copy
 from dataclasses import replace
 
 from decodery.core.chooser import Chooser
+from decodery.core.part import Asking, Program
 from decodery.core.plan import Plan
-from decodery.core.roles import Asking, Built, Program
+from decodery.core.roles import Built
 from decodery.core.stats import Ticks
 from decodery.core.step import Step
 from decodery.core.stop import Stop

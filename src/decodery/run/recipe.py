@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from decodery.core.errors import DecoderyError
-from decodery.core.roles import Constraint, Drafter, Guide, Part, Search, Verifier
+from decodery.core.part import Part
+from decodery.core.roles import Constraint, Drafter, Guide, Search, Verifier
 from decodery.core.written import Written, from_yaml, plain
 from decodery.run.registry import ROLES, Role, name_of, nearest
 from decodery.run.spec import Spec, describe, part

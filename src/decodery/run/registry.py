@@ -18,7 +18,7 @@ from decodery.core.errors import UnknownPart
 from decodery.run.outside import declared, examined, target_in, target_of
 
 if TYPE_CHECKING:
-    from decodery.core.roles import Part
+    from decodery.core.part import Part
 
 
 @dataclass(frozen=True)

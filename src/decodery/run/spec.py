@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from decodery.core.errors import DecoderyError, UnknownPart
 from decodery.core.parameters import checked, has_default, hints_of, json_schema, plain_value
-from decodery.core.roles import Part
+from decodery.core.part import Part
 from decodery.core.written import Written, from_yaml, plain, read, resolved, split
 from decodery.run.outside import target_in
 from decodery.run.registry import Entry, find, name_of, names, nearest, role_of_class

@@ -10,7 +10,8 @@ import torch
 
 from decodery.core.chooser import Chooser
 from decodery.core.law import Law
-from decodery.core.roles import Built, Constraint, Program, Search
+from decodery.core.part import Program
+from decodery.core.roles import Built, Constraint, Search
 from decodery.core.stats import Ticks
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop

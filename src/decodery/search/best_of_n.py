@@ -6,7 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from decodery.core.chooser import Chooser
-from decodery.core.roles import Built, Program, Search
+from decodery.core.part import Program
+from decodery.core.roles import Built, Search
 from decodery.core.stop import Stop
 from decodery.core.tree import TokenTree
 from decodery.model.session import Ask, Session

@@ -10,7 +10,8 @@ import llguidance
 import numpy as np
 import torch
 
-from decodery.core.roles import Constraint, Model
+from decodery.core.part import Model
+from decodery.core.roles import Constraint
 from decodery.core.values import Tensor
 
 

@@ -27,7 +27,8 @@ from safetensors.numpy import save
 from decodery.core.errors import BadMemory
 from decodery.core.files import locked, write_whole
 from decodery.core.lore import Arrays, Lore
-from decodery.core.roles import Drafter, Model, ready
+from decodery.core.part import Model, ready
+from decodery.core.roles import Drafter
 from decodery.core.values import NO_TOKEN, Array
 from decodery.run.registry import name_of
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from decodery.core.errors import BadStore, PartsClash
 from decodery.core.files import write_folder
-from decodery.core.roles import Model
+from decodery.core.part import Model
 from decodery.core.tree import ROOT, TokenTree
 
 FORMAT = 1

@@ -1,0 +1,75 @@
+"""What an answer is, as its caller gets it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from decodery.core.stats import Stats
+from decodery.core.step import Step
+from decodery.core.text import TextStream
+from decodery.core.values import Candidate
+
+
+class Chosen(NamedTuple):
+    """A token's log-probability (nats, the model's own law before any guide) and the likeliest alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass
+class Output:
+    """An answer.
+
+    ``tokens`` ends with the token that ended it, ``text`` before that token (whatever it says) and before any stop
+    string. ``finish_reason``: see ``Stop``.
+    ``logprobs`` is filled on request; ``candidates`` by searches.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: str = ""
+    stats: Stats = field(default_factory=Stats)
+    logprobs: list[Chosen] | None = None
+    candidates: list[Candidate] = field(default_factory=list)
+
+
+class Piece(NamedTuple):
+    """What one step added to an answer: text that is final, and the step behind it.
+
+    ``step`` is None for what was held back until the end; ``answer`` says which of several answers this belongs to;
+    ``drafted`` how many characters of the text came from accepted drafts (they stand before the verifier's own).
+    """
+
+    text: str
+    step: Step | None
+    answer: int = 0
+    drafted: int = 0
+
+
+def logprobs(step: Step, top: int) -> list[Chosen]:
+    """The committed tokens of a step under the model's own law, with the ``top`` likeliest alternatives."""
+    rows = [0, *(row for i in step.verdict.path if (row := step.rows.at(i)) is not None)][: len(step.tokens)]
+    assert len(rows) == len(step.tokens), "a token was committed without a row"
+    logs = step.rows.logits[rows].log_softmax(-1)
+    best = logs.topk(top) if top else None
+    return [
+        Chosen(
+            token,
+            float(logs[i, token]),
+            tuple(zip(best.indices[i].tolist(), best.values[i].tolist(), strict=True)) if best else (),
+        )
+        for i, token in enumerate(step.tokens)
+    ]
+
+
+def piece_of(text: TextStream | None, step: Step, answer: int) -> Piece:
+    """What a step adds to the text shown, and how far drafts reach into it."""
+    if text is None:
+        return Piece("", step, answer)
+    before, fresh = len(text.text), text.piece()
+    accepted = len(text.ends) - len(step.tokens) + len(step.verdict.path)
+    reach = text.ends[accepted - 1] - before if step.verdict.path else 0
+    return Piece(fresh, step, answer, min(max(reach, 0), len(fresh)))
