@@ -200,16 +200,26 @@ def disagreement(rows: Tensor, true: Tensor) -> str:
     return "" if difference <= allowed else f"logits differ by {difference:.2g}"
 
 
-def twin(network: PreTrainedModel) -> PreTrainedModel:
-    """A network of its own over the same weights, whose configuration and modules may be changed."""
+def twin(network: PreTrainedModel, sizes: dict[str, int], to: int) -> PreTrainedModel:
+    """A network of its own over the same weights, in which these fields of configuration and modules are ``to``.
+
+    What is done beyond thousands of tokens shows in it after a few. Raises ``Unable`` where it cannot be made.
+    """
     shared = [*network.parameters(), *network.buffers()]
     # What others have put on the network is not copied either.
     shared += [value for value in vars(network).values() if not isinstance(value, (dict, PreTrainedConfig))]
-    return copy.deepcopy(network, {id(value): value for value in shared})
+    try:
+        copied = copy.deepcopy(network, {id(value): value for value in shared})
+        _shrink(copied, sizes, to)
+    except Exception as error:  # of any kind: modules and configurations copy and check themselves as they like
+        log.debug("%s cannot be copied", type(network).__name__, exc_info=True)
+        raise Unable(
+            f"no copy can be made to try its lengths: {type(error).__name__}: {error}".splitlines()[0]
+        ) from error
+    return copied
 
 
-def shrink(network: PreTrainedModel, sizes: dict[str, int], to: int) -> None:
-    """Let these fields of configuration and modules be ``to``: what is done beyond thousands of tokens shows in few."""
+def _shrink(network: PreTrainedModel, sizes: dict[str, int], to: int) -> None:
     places: dict[int, Any] = {id(module): module for module in network.modules()}
     for module in network.modules():
         if isinstance(config := getattr(module, "config", None), PreTrainedConfig):

@@ -32,11 +32,11 @@ from decodery.core.errors import BadModel
 from decodery.core.values import Cap, Tensor
 from decodery.model.model import Model
 from decodery.model.openvino.fuse import join_products
-from decodery.model.probe import Ability
+from decodery.model.probe import Ability, settle, trial_length
 from decodery.model.slots import Batch, SlotArena
-from decodery.model.torch.backend import cache_name
+from decodery.model.torch.backend import TorchBackend, cache_name
 from decodery.model.torch.facts import UNLIMITED, context_of, rope_border, windows_of
-from decodery.model.trial import check
+from decodery.model.trial import BEHIND, check
 
 FORMAT = 2
 """Of the converted graph; another one is converted anew."""
@@ -151,8 +151,10 @@ def convert(network: PreTrainedModel, folder: Path, eight_bits: bool = False) ->
                     encode_graph(traced)
                 openvino.save_model(traced, partial / graph.name, compress_to_fp16=False)
                 backend = OpenVinoBackend(partial / graph.name, network.config)
-                if reason := check(network, lambda: SlotArena(backend)):
-                    raise BadModel(f"the converted graph's {reason}")
+                tried = TorchBackend(network)
+                reason = settle(tried) or check(network, lambda: SlotArena(backend), trial_length(tried, BEHIND))
+                if reason or tried.windows != backend.windows:
+                    raise BadModel(f"the converted graph's {reason or 'window has no effect in the network'}")
                 del backend
                 os.replace(partial, folder)
             finally:
