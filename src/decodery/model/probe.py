@@ -19,6 +19,7 @@ from decodery.core.values import Cap
 from decodery.model.arena import Arena
 from decodery.model.border import BorderArena, Lengthened
 from decodery.model.extras import lacking
+from decodery.model.positions import position_limit
 from decodery.model.session import Session
 from decodery.model.slots import Reach, SlotArena
 from decodery.model.snapshots import StateArena
@@ -33,7 +34,6 @@ from decodery.model.trial import (
     check,
     dependence,
     disagreement,
-    position_limit,
     truth,
     twin,
 )
