@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -111,12 +112,12 @@ def test_where_cached_rows_differ_a_tree_is_refused_and_drafts_change_nothing(co
     model = decodery.load((network, words()))
     assert Cap.TREE not in model.can
     assert "differ" in model.missing[Cap.TREE]
-    for seed in range(2):
-        text = prompt(20, seed)
-        ids = torch.tensor([text])
-        due = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24)[0, 20:]
-        for draft in ("none", "recycling"):
-            assert decodery.decode(model, text, draft=draft, max_new_tokens=24, ignore_eos=True).tokens == due.tolist()
+    text = prompt(20)
+    ids = torch.tensor([text])
+    due = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24)[0, 20:]
+    for draft in ("none", "recycling"):
+        options = {"draft": draft, "plan": "fixed:4", "max_new_tokens": 24, "ignore_eos": True}
+        assert decodery.decode(model, text, **options).tokens == due.tolist()
 
 
 def test_a_state_that_no_cache_holds_is_refused() -> None:
@@ -130,6 +131,20 @@ def test_a_state_that_no_cache_holds_is_refused() -> None:
 def test_any_vocabulary(size: int) -> None:
     network = random_network(tf.LlamaConfig(**SIZES | {"vocab_size": size}))
     assert Cap.TREE in decodery.load((network, words(size))).can
+
+
+@pytest.mark.parametrize(("size", "effect"), [(5, True), (5, False), (70, True), (70, False)])
+def test_a_graph_has_the_windows_of_its_network(size: int, effect: bool, tmp_path: Any) -> None:
+    pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
+    from decodery.model.openvino.backend import OpenVinoBackend, convert
+
+    kind = tf.MistralConfig if effect else tf.LlamaConfig
+    network = random_network(kind(**SIZES, sliding_window=size))
+    if effect:
+        assert OpenVinoBackend(convert(network, tmp_path / "graph"), network.config).windows
+    else:
+        with pytest.raises(BadModel, match="graph's"):
+            convert(network, tmp_path / "graph")
 
 
 BERT: dict[str, Any] = {
@@ -213,6 +228,14 @@ def test_errors_of_our_own_rise(monkeypatch: Any) -> None:
     with pytest.raises(TypeError, match="ours"):
         examine(network)
     assert "forward" not in vars(network), "the network is as it was"
+
+
+def test_a_network_that_cannot_be_copied_runs_from_its_own_cache() -> None:
+    network = random_network(tf.MistralConfig(**SIZES, sliding_window=70))
+    network.model.norm.lock = threading.Lock()
+    model = decodery.load((network, words()))
+    assert "no copy can be made" in model.missing[Cap.TREE]
+    assert farthest(model, [prompt(72)], "recycling", new=8) < 1e-3
 
 
 def test_the_network_stays_as_it_is() -> None:

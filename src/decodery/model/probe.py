@@ -6,8 +6,7 @@ window of thousands of tokens is tried on a copy over the same weights in which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -16,10 +15,11 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from decodery.core.errors import BadModel
-from decodery.core.tree import ROOT
-from decodery.core.values import Cap, Tensor, Want
-from decodery.model.arena import Arena, Feed
+from decodery.core.values import Cap
+from decodery.model.arena import Arena
 from decodery.model.border import BorderArena, Lengthened
+from decodery.model.extras import lacking
+from decodery.model.positions import position_limit
 from decodery.model.session import Session
 from decodery.model.slots import Reach, SlotArena
 from decodery.model.snapshots import StateArena
@@ -34,13 +34,10 @@ from decodery.model.trial import (
     check,
     dependence,
     disagreement,
-    position_limit,
-    shrink,
     truth,
     twin,
 )
 from decodery.model.turn import forward
-from decodery.model.variant import through
 
 SMALL = 4
 """What long windows are made in a copy."""
@@ -78,11 +75,9 @@ def examine(network: PreTrainedModel) -> Ability:
         )
     backend = TorchBackend(network)
     backend.context = min(backend.context, position_limit(network) or backend.context)
-    reason = _slots(backend)
-    if reason:
+    if reason := settle(backend):
         return _snapshots(backend, reason)
-    missing = _layers(backend) | _embeds(backend)
-    missing |= {Cap.HALVES: missing[Cap.LAYERS]} if Cap.LAYERS in missing else _halves(backend)
+    missing = lacking(backend, _border(backend))
     can = frozenset(Cap) - missing.keys()
     several = cache(lambda: not check(network, lambda: _arena(backend, 2), alone=_border(backend) is not None))
     return Ability(can, lambda lanes: _arena(backend, lanes if lanes > 1 and several() else 1), missing)
@@ -93,7 +88,7 @@ def vocabulary_of(network: PreTrainedModel) -> int:
     return int(network.config.get_text_config().vocab_size)
 
 
-def _slots(backend: TorchBackend) -> str:
+def settle(backend: TorchBackend) -> str:
     """Say why trees in slots give wrong rows; else leave the backend with the windows and the context that are right."""
     named = backend.windows
     reasons = []
@@ -110,7 +105,7 @@ def _slots(backend: TorchBackend) -> str:
 
 def _short(backend: TorchBackend) -> str:
     """A text that leaves the short windows and chunks."""
-    length = _length(backend, BEHIND)
+    length = trial_length(backend, BEHIND)
     return check(backend.model, lambda: _arena(backend), length, alone=_border(backend) is not None)
 
 
@@ -120,11 +115,13 @@ def _long(backend: TorchBackend, named: dict[str, Reach]) -> str:
     border = _border(backend)
     if not sizes and border is None:
         return ""
-    network = twin(backend.model)
+    try:
+        network = twin(backend.model, sizes, SMALL)
+    except Unable as error:
+        return str(error)
     tried = TorchBackend(network)
     tried.context, tried.windows = backend.context, backend.windows
     if sizes:
-        shrink(network, sizes, SMALL)
         tried.windows = {
             kind: reach._replace(size=SMALL) if reach.size in sizes.values() else reach
             for kind, reach in backend.windows.items()
@@ -163,7 +160,7 @@ def _arena(backend: TorchBackend, lanes: int = 1) -> Arena:
     return BorderArena(near, SlotArena(Lengthened(backend, border), lanes, padded=True), border)
 
 
-def _length(backend: TorchBackend, behind: int) -> int:
+def trial_length(backend: TorchBackend, behind: int) -> int:
     """How long a prompt leaves the short windows, and still fits with what comes behind it."""
     sizes = [size for size in reaches_of(backend.config).values() if size < AFFORDABLE]
     return max(2, min(max([SHORT, *(size + 6 for size in sizes)]), backend.context - behind))
@@ -176,7 +173,7 @@ def _snapshots(backend: TorchBackend, tree: str) -> Ability:
     backend.context = min(backend.context, rope_border(backend.config) or backend.context)
     missing = {Cap.TREE: f"its rows in a tree differ from separate passes ({tree})"}
     missing |= dict.fromkeys(set(Cap) - {Cap.TREE}, "it runs from snapshots of its own cache")
-    length = _length(backend, BEHIND + DRAFTED)
+    length = trial_length(backend, BEHIND + DRAFTED)
     chain = ""
     for singly in (False, True):
         snapshots = partial(StateArena, network, backend.context, singly)
@@ -197,8 +194,10 @@ def _long_chain(backend: TorchBackend) -> str:
     sizes = {name: size for name, size in reaches_of(backend.config).items() if size >= AFFORDABLE}
     if not sizes:
         return ""
-    network = twin(backend.model)
-    shrink(network, sizes, SMALL)
+    try:
+        network = twin(backend.model, sizes, SMALL)
+    except Unable as error:
+        return str(error)
     return check(network, partial(StateArena, network, backend.context), SHORT, STEPS, alone=True)
 
 
@@ -229,68 +228,3 @@ def _generates(network: PreTrainedModel, snapshots: Callable[[], Arena]) -> str:
 
 def _ignoring_lanes(snapshots: Callable[[], Arena]) -> Callable[[int], Arena]:
     return lambda _: snapshots()
-
-
-def _layers(backend: TorchBackend) -> dict[Cap, str]:
-    """Stop half way and resume from the hidden states: the same logits as in one go."""
-    if backend.surgery.layers is None:
-        return {Cap.LAYERS: "its layers were not found", Cap.HIDDEN: "its layers were not found"}
-    prompt = Words(backend.model).some(SHORT)
-    half, arena = backend.depth // 2, SlotArena(backend)
-    low, high = through(range(half)), through(range(half, backend.depth))
-    parents: list[int] = [ROOT, *range(len(prompt) - 1)]
-    try:
-        with blamed(backend.model):
-            handles = arena.reserve(len(prompt))
-            want = Want(frozenset({half - 1}))
-            stopped = arena.extend(Feed(handles, prompt, parents, handles, want, low))
-            arena = SlotArena(backend)
-            arena.reserve(len(prompt))
-            feed = Feed(handles, prompt, parents, {handles[-1]}, variant=high, states=stopped.hidden[half - 1])
-            reason = disagreement(arena.extend(feed).logits, truth(backend.model, [prompt]))
-    except Unable as error:
-        reason = str(error)
-    return {Cap.LAYERS: reason} if reason else {}
-
-
-def _halves(backend: TorchBackend) -> dict[Cap, str]:
-    """A layer whose attention and MLP add nothing is a layer left out."""
-    words, middle = Words(backend.model).some(SHORT), backend.depth // 2
-
-    def row(layers: Iterable[int]) -> Tensor:
-        return forward(Session(SlotArena(backend), words, prompt=0, variant=through(layers))).logits
-
-    try:
-        both = ExitStack()
-        both.enter_context(backend.lock.alone())
-        for attention in (True, False):
-            both.enter_context(backend.surgery.without(middle, attention=attention))
-    except ValueError as error:
-        both.close()
-        return {Cap.HALVES: str(error)}
-    try:
-        with blamed(backend.model):
-            with both:
-                halved = row(range(backend.depth))
-            reason = disagreement(halved, row(set(range(backend.depth)) - {middle}))
-    except Unable as error:
-        reason = str(error)
-    return {Cap.HALVES: reason} if reason else {}
-
-
-@torch.inference_mode()
-def _embeds(backend: TorchBackend) -> dict[Cap, str]:
-    """Embeddings instead of tokens: the same logits."""
-    if _border(backend) is not None:
-        return {Cap.EMBEDS: f"texts of more than {_border(backend)} tokens are computed anew from their tokens"}
-    words = Words(backend.model).some(SHORT)
-    try:
-        with blamed(backend.model):
-            arena = SlotArena(backend)
-            handles = arena.reserve(len(words))
-            embeds = backend.model.get_input_embeddings()(torch.tensor(words, device=backend.model.device)).detach()
-            feed = Feed(handles, words, [ROOT, *handles[:-1]], {handles[-1]}, embeds=embeds)
-            reason = disagreement(arena.extend(feed).logits, truth(backend.model, [words]))
-    except Unable as error:
-        reason = str(error)
-    return {Cap.EMBEDS: reason} if reason else {}

@@ -7,12 +7,11 @@ import functools
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from decodery.core.tree import TokenTree
@@ -201,16 +200,26 @@ def disagreement(rows: Tensor, true: Tensor) -> str:
     return "" if difference <= allowed else f"logits differ by {difference:.2g}"
 
 
-def twin(network: PreTrainedModel) -> PreTrainedModel:
-    """A network of its own over the same weights, whose configuration and modules may be changed."""
+def twin(network: PreTrainedModel, sizes: dict[str, int], to: int) -> PreTrainedModel:
+    """A network of its own over the same weights, in which these fields of configuration and modules are ``to``.
+
+    What is done beyond thousands of tokens shows in it after a few. Raises ``Unable`` where it cannot be made.
+    """
     shared = [*network.parameters(), *network.buffers()]
     # What others have put on the network is not copied either.
     shared += [value for value in vars(network).values() if not isinstance(value, (dict, PreTrainedConfig))]
-    return copy.deepcopy(network, {id(value): value for value in shared})
+    try:
+        copied = copy.deepcopy(network, {id(value): value for value in shared})
+        _shrink(copied, sizes, to)
+    except Exception as error:  # of any kind: modules and configurations copy and check themselves as they like
+        log.debug("%s cannot be copied", type(network).__name__, exc_info=True)
+        raise Unable(
+            f"no copy can be made to try its lengths: {type(error).__name__}: {error}".splitlines()[0]
+        ) from error
+    return copied
 
 
-def shrink(network: PreTrainedModel, sizes: dict[str, int], to: int) -> None:
-    """Let these fields of configuration and modules be ``to``: what is done beyond thousands of tokens shows in few."""
+def _shrink(network: PreTrainedModel, sizes: dict[str, int], to: int) -> None:
     places: dict[int, Any] = {id(module): module for module in network.modules()}
     for module in network.modules():
         if isinstance(config := getattr(module, "config", None), PreTrainedConfig):
@@ -220,29 +229,3 @@ def shrink(network: PreTrainedModel, sizes: dict[str, int], to: int) -> None:
             means = name in sizes or any(word in name for word in ("window", "chunk", "topk", "compress"))
             if means and isinstance(value, int) and value in sizes.values():
                 setattr(place, name, to)
-
-
-class _Tables(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes how many tokens fit into each table that is looked up by position."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.limits: list[int] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.embedding.default:
-            table, places = args[0], args[1].flatten()
-            if places.tolist() == list(range(int(places[0]), int(places[0]) + len(places))) and len(places) > 1:
-                self.limits.append(int(table.shape[0] - places[0]))
-        return func(*args, **kwargs or {})
-
-
-@torch.inference_mode()
-def position_limit(network: PreTrainedModel) -> int | None:
-    """How many tokens the network's table of positions has rows for; None if it has no such table."""
-    tokens = network.get_input_embeddings()
-    if not any(isinstance(m, torch.nn.Embedding) and m is not tokens for m in network.modules()):
-        return None
-    with _Tables() as seen, suppress(Unable), blamed(network):
-        network(input_ids=torch.tensor([[Words(network).one()] * 3], device=network.device), use_cache=False)
-    return min(seen.limits, default=None)

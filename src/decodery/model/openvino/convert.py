@@ -31,11 +31,11 @@ from decodery.model.diskcache import cache_dir, digest_of_folder
 from decodery.model.model import Model
 from decodery.model.openvino.backend import OpenVinoBackend
 from decodery.model.openvino.fuse import join_products
-from decodery.model.probe import Ability
+from decodery.model.probe import Ability, settle, trial_length
 from decodery.model.slots import SlotArena
-from decodery.model.torch.backend import cache_name
+from decodery.model.torch.backend import TorchBackend, cache_name
 from decodery.model.torch.facts import windows_of
-from decodery.model.trial import check
+from decodery.model.trial import BEHIND, check
 
 LOG = logging.getLogger(__name__)
 
@@ -90,8 +90,10 @@ def convert(network: PreTrainedModel, folder: Path, change: Sequence[Change] = (
         part.graph(traced)
     openvino.save_model(traced, folder / GRAPH, compress_to_fp16=False)
     backend = OpenVinoBackend(folder / GRAPH, network.config)
-    if reason := check(network, lambda: SlotArena(backend)):
-        raise BadModel(f"the converted graph's {reason}")
+    tried = TorchBackend(network)
+    reason = settle(tried) or check(network, lambda: SlotArena(backend), trial_length(tried, BEHIND))
+    if reason or tried.windows != backend.windows:
+        raise BadModel(f"the converted graph's {reason or 'window has no effect in the network'}")
 
 
 def folder_of(path: str, config: Any, change: Sequence[Change] = ()) -> Path:
