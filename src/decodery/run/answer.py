@@ -191,6 +191,8 @@ class _Driver:
             for fork in forks:
                 fork.close()
             session.busy = False
+            if given is None:
+                session.close()
 
     def _stop(self) -> Stop:
         request = self._request
