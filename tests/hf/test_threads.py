@@ -15,6 +15,7 @@ from decodery.draft.model import ModelDraft
 from decodery.draft.pearl import Pearl
 from decodery.model.arena import Arena
 from decodery.model.model import Model
+from decodery.model.session import Session
 
 from .test_decode import tokenizer
 from .test_layer_drafters import deep
@@ -33,8 +34,15 @@ def test_eight_recipes_at_once(monkeypatch: Any) -> None:
     whole = Model(net, tokenizer(), "tiny")
     thinned = thin(Model(net, tokenizer(), "tiny"), 2)
     arenas: list[Arena] = []
-    opened = type(whole).arena
-    monkeypatch.setattr(Model, "arena", lambda self, lanes=1: arenas.append(opened(self, lanes)) or arenas[-1])
+    opened = Model.session
+
+    def session(self: Model, *given: Any, **named: Any) -> Session:
+        made = opened(self, *given, **named)
+        if self is whole:  # the session of PEARL's thread is its own, and goes with the drafter
+            arenas.append(made.arena)
+        return made
+
+    monkeypatch.setattr(Model, "session", session)
     options: dict[str, Any] = {"max_new_tokens": 8, "ignore_eos": True}
 
     def asks(**recipe: Any) -> Callable[[list[int]], list[int]]:

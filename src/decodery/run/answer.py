@@ -110,6 +110,7 @@ class _Driver:
 
     def _open(self, output: Output, session: Session) -> None:
         output.stats.prompt_tokens = len(session.tokens)
+        output.stats.cached_tokens = min(session.cached, len(session.tokens) - 1)  # a pass has one token at least
         output.stats.lossless = self._built.lossless and self._model.lossless
         if self._request.logprobs is not None:
             output.logprobs = []
@@ -141,9 +142,7 @@ class _Driver:
         session.busy = True
         forks: list[Session] = []
         try:
-            cached = session.restart(prompts[0])
-            for output in self.outputs:
-                output.stats.cached_tokens = cached
+            session.restart(prompts[0])
             if n > 1:
                 forward(session)  # so that the answers share the prompt's cache
                 forks += [session.fork() for _ in range(n)]
@@ -152,6 +151,8 @@ class _Driver:
             for fork in forks:
                 fork.close()
             session.busy = False
+            if given is None:
+                session.close()
 
     def _stop(self) -> Stop:
         request = self._request
