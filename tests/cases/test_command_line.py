@@ -79,9 +79,9 @@ def test_colours_come_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> Non
     ("arguments", "said"),
     [
         (["run", "hi", "--system", "be brief"], "no system role here"),
-        (["run", "\udcff\udcfe", "--raw"], "not valid Unicode"),
-        (["run", "a\udcff"], "not valid Unicode"),
-        (["run", "hi", "--constrain", "regex:\udcff"], "utf-8"),
+        (["run", "\udcff\udcfe", "--raw"], "no valid Unicode"),
+        (["run", "a\udcff"], "no valid Unicode"),
+        (["run", "hi", "--constrain", "regex:\udcff"], "unicode"),
         (["run", "hi", "--seed", "-1"], "seed must be 0 or more"),
         (["run", "hi", "-t", "nan"], "temperature"),
         (["run", "hi", "-t", "inf"], "temperature"),
@@ -89,8 +89,8 @@ def test_colours_come_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> Non
         (["run", "hi", "--constrain", "regex:(a"], "unclosed group"),
         *[(["run", "hi", "--recipe", f"{name}.yaml"], "") for name in ("broken", "binary", "control", "list", "deep")],
         (["run", "hi", "--recipe", "number.yaml"], ""),
-        (["compare", "\udcff", "--raw"], "not valid Unicode"),
-        (["profile", "\udcff", "--raw"], "not valid Unicode"),
+        (["compare", "\udcff", "--raw"], "no valid Unicode"),
+        (["profile", "\udcff", "--raw"], "no valid Unicode"),
     ],
 )
 def test_a_sentence(folder: Path, arguments: list[str], said: str) -> None:

@@ -136,15 +136,17 @@ def test_any_vocabulary(size: int) -> None:
 @pytest.mark.parametrize(("size", "effect"), [(5, True), (5, False), (70, True), (70, False)])
 def test_a_graph_has_the_windows_of_its_network(size: int, effect: bool, tmp_path: Any) -> None:
     pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
-    from decodery.model.openvino.backend import OpenVinoBackend, convert
+    from decodery.model.openvino.backend import OpenVinoBackend
+    from decodery.model.openvino.convert import GRAPH, convert
 
     kind = tf.MistralConfig if effect else tf.LlamaConfig
     network = random_network(kind(**SIZES, sliding_window=size))
     if effect:
-        assert OpenVinoBackend(convert(network, tmp_path / "graph"), network.config).windows
+        convert(network, tmp_path)
+        assert OpenVinoBackend(tmp_path / GRAPH, network.config).windows
     else:
         with pytest.raises(BadModel, match="graph's"):
-            convert(network, tmp_path / "graph")
+            convert(network, tmp_path)
 
 
 BERT: dict[str, Any] = {
@@ -199,8 +201,8 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "masked": (lambda: tf.BertForMaskedLM(tf.BertConfig(**BERT)), "no causal language model"),
     "classifier": (lambda: tf.GPT2ForSequenceClassification(tf.GPT2Config(vocab_size=VOCAB)), "no head"),
     "body": (lambda: tf.LlamaModel(tf.LlamaConfig(**SIZES)), "no head"),
-    "no network": (lambda: "gpt2", "no transformers model"),
-    "a plain module": (lambda: torch.nn.Linear(2, 2), "no transformers model"),
+    "no network": (lambda: "gpt2", "a pair [(]network, tokenizer[)] of transformers"),
+    "a plain module": (lambda: torch.nn.Linear(2, 2), "a pair [(]network, tokenizer[)] of transformers"),
 }
 
 

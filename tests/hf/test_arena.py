@@ -115,12 +115,14 @@ def examined(name: str) -> Any:
 def graphs(tmp_path_factory: Any) -> Any:
     """Tiny networks as OpenVINO graphs."""
     pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
-    from decodery.model.openvino.backend import OpenVinoBackend, convert
+    from decodery.model.openvino.backend import OpenVinoBackend
+    from decodery.model.openvino.convert import GRAPH, convert
 
     @cache
     def backend(name: str) -> OpenVinoBackend:
-        folder = tmp_path_factory.mktemp("graphs") / name.split()[0]
-        return OpenVinoBackend(convert(network(name), folder), network(name).config)
+        folder = tmp_path_factory.mktemp("graphs")
+        convert(network(name), folder)
+        return OpenVinoBackend(folder / GRAPH, network(name).config)
 
     return backend
 

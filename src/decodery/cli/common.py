@@ -59,7 +59,10 @@ def _defaults(path: Path) -> dict[str, Any]:
     """What a configuration file sets, each value as it is written there, as on the command line."""
     from decodery.core.written import from_yaml, plain
 
-    entries = plain(from_yaml(read(path)) or {})
+    try:
+        entries = plain(from_yaml(read(path)) or {})
+    except DecoderyError as error:
+        raise DecoderyError(f"the config file {path}: {error}") from error
     if not isinstance(entries, dict):
         raise DecoderyError(f"{path} must be a mapping such as 'model: smollm2', not {entries!r:.40}")
     for name, value in entries.items():
