@@ -95,7 +95,7 @@ def methods() -> str:
                 if field.init:
                     default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
                     lines.append(f"- `{field.name}`: `{field.type}`, {default}")
-            needs = ", ".join(sorted(cap.value for cap in part(**part.specimens[0]).needs)) or "nothing special"
+            needs = ", ".join(sorted(cap.value for cap in part.needs)) or "nothing special"
             lines.append(
                 f"- lossless: {'yes' if part.lossless else 'no'}; needs: {needs}; source: [`{source}`](../{source})"
             )

@@ -40,7 +40,7 @@ def test_there_is_one_loop_and_it_is_short() -> None:
     tree = ast.parse((SOURCE / "run" / "loop.py").read_text())
     speculate = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "speculate")
     assert (speculate.end_lineno or 0) - speculate.lineno < 40
-    loops = [path.name for path in FILES if ".proposing(" in path.read_text() and path not in PARTS]
+    loops = [path.name for path in FILES if ".propose(" in path.read_text() and path not in PARTS]
     assert loops == ["loop.py"]
 
 
