@@ -19,6 +19,7 @@ from decodery.model.model import Model
 from decodery.model.torch.backend import cache_name
 from decodery.model.turn import forward
 from decodery.model.variant import spread
+from decodery.run.recipe import part
 from decodery.run.registry import ROLES, find
 
 from .test_decode import EAGER, PROMPTS, model, tokenizer
@@ -113,7 +114,7 @@ def test_a_batch_of_different_lengths() -> None:
 @pytest.mark.parametrize("draft", [name for name in ROLES["draft"].parts if name != "datastore"])
 def test_drafts_are_exact_for_the_thinned_model(draft: str) -> None:
     options = dict(OPTIONS, draft=EAGER.get(draft, draft))
-    if not find("draft", draft).part.needs <= THIN.can:
+    if not part("draft", options["draft"]).needs <= THIN.can:
         with pytest.raises(PartsClash, match=r"layer subsets|hidden states"):
             decodery.decode(THIN, PROMPTS[1], **options)
         return
@@ -139,6 +140,14 @@ def test_a_conversation_computes_the_past_answer_anew() -> None:
 def test_beams_and_contrast_run_through_the_kept_layers() -> None:
     beam = decodery.decode(THIN, PROMPTS[0], search="beam:width=1", **OPTIONS)
     assert beam.tokens == by_hand(PROMPTS[0])
+    wide = decodery.decode(THIN, PROMPTS[0], search="beam:3", **OPTIONS)
+    assert wide.candidates[0].score >= beam.candidates[0].score
+    for tokens, score in wide.candidates:  # each of its laws is that of a pass of its own
+        session, total = THIN.session(PROMPTS[0]), 0.0
+        for token in tokens:
+            total += float(forward(session).logits[-1].log_softmax(-1)[token])
+            session.commit([token])
+        assert score == pytest.approx(total / len(tokens), abs=1e-4)
     guided = decodery.decode(THIN, PROMPTS[0], guide="cfg:scale=1", **OPTIONS)
     assert guided.tokens == by_hand(PROMPTS[0])
 

@@ -37,7 +37,8 @@ def agree(name: str, session: Session, want: Want = WANT) -> None:
         assert len(have) == session.cached >= len(session.tokens) - 1
         expected = whole[site][: len(have)]
         torch.testing.assert_close(have, expected, atol=1e-3 * float(expected.std()) + 1e-4, rtol=1e-3)
-        torch.testing.assert_close(session.states(site, 1, 3), have[1:3])
+        if len(have) > 1:
+            torch.testing.assert_close(session.states(site, 1, 3), have[1:3])
 
 
 def passed(name: str, session: Session, tree: TokenTree | None = None) -> None:

@@ -126,6 +126,8 @@ def test_trim(path: list[int], extra: list[int], limit: int, eos: set[int]) -> N
     stop = Stop(eos=frozenset(eos), max_new_tokens=limit)
     tokens = path + extra
     cut = stop.trim(Verdict(tuple(range(len(path))), tuple(extra)), tree).tokens(tree)
+    assert (stop.emitted, stop.reason) == (0, None), "to trim books nothing"
+    stop.count(cut)
     ends = [i for i, token in enumerate(tokens, 1) if token in eos] + ([limit] if limit <= len(tokens) else [])
     assert cut == tokens[: min(ends, default=len(tokens))]
     assert stop.emitted == len(cut)

@@ -76,7 +76,8 @@ class Recorder:
 def _plain(step: Step) -> dict[str, Any]:
     """A step without tensors. A law is shown as the softmax of the guided logits, a greedy one too."""
     tree, (path, extra) = step.tree, step.verdict
-    rows = {node: row for node in {ROOT, *tree.parents, *path} if (row := step.rows.at(node)) is not None}
+    # A search's pass has no row after the committed text: there the first row is that of its first beginning.
+    rows = {ROOT: 0} | {node: row for node in {*tree.parents, *path} if (row := step.rows.at(node)) is not None}
     laws = dict(zip(rows, step.p.logits[list(rows.values())].float().softmax(-1), strict=True))
     chance = {} if step.p.greedy else {i: a for node in (ROOT, *path) for i, a in _chances(step, node, laws[node])}
     return {

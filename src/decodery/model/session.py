@@ -62,6 +62,10 @@ class Session:
         """How the next pass runs the network."""
         return PLAIN if min(self.cached, len(self.tokens) - 1) < self.prompt else self.variant
 
+    def route(self, ask: Ask) -> Variant:
+        """How the network runs what is asked for; nodes that are added to a tree stand behind all committed tokens."""
+        return self.through if ask.fresh is None else self.variant
+
     @property
     def can_draft(self) -> bool:
         """Whether the next pass can include a draft tree: not while the prompt is due and drafts would go another way."""
@@ -210,7 +214,7 @@ class Session:
         parents = [self.head, *trunk][: len(pending)] + [at[tree.parents[node]] for node in fresh]
         tokens = [*pending, *(tree.tokens[node] for node in fresh)]
         wanted = handles[max(len(pending) - 1, 0) :] if final else ()
-        return Feed(handles, tokens, parents, wanted, ask.want, self.through)
+        return Feed(handles, tokens, parents, wanted, ask.want, self.route(ask))
 
     def take(self, ask: Ask, feed: Feed, final: bool) -> None:
         """Book the nodes of a pass: pending ones join the trunk, the others wait for the commit."""

@@ -83,7 +83,7 @@ def _family(ask: Ask) -> _Family:
             member.session.forget()
         elif member.session.cached < len(member.session.tokens):
             raise ValueError("new nodes of a tree were asked for before the committed text was computed")
-        if member.tree.live() and not member.session.can_draft:
+        if member.tree.live() and member.session.route(member) != member.session.variant:
             raise ValueError("the prompt goes through all layers and drafts through fewer: ask for it without a tree")
     return _Family(members)
 
@@ -109,7 +109,7 @@ def _run(asks: Sequence[Ask], final: bool, joint: Joint | None = None) -> dict[i
     found: dict[int, Rows | Exception] = {}
     groups: dict[tuple[int, Variant], list[Ask]] = defaultdict(list)
     for ask in asks:
-        groups[id(ask.session.arena), ask.session.through].append(ask)
+        groups[id(ask.session.arena), ask.session.route(ask)].append(ask)
     for group in groups.values():
         try:
             found |= _pass(group, final, joint)
