@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import pytest
@@ -95,11 +95,11 @@ def test_the_cost_of_a_token_does_not_grow(name: str, unit: list[str]) -> None:
     stream = TextStream(codec(tok), ("never to be seen",))
     times = []
     for part in (tokens[:2000], tokens[2000:4000], tokens[4000:]):
-        start = perf_counter()
+        start = process_time()
         for token in part:
             stream.push(token)
             stream.piece()
-        times.append(perf_counter() - start)
+        times.append(process_time() - start)
     assert times[2] < 4 * times[0] + 0.1, times
 
 

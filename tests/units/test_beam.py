@@ -504,8 +504,18 @@ def test_forbidden_without_a_mask() -> None:
 # Stopping
 
 
+def letters() -> Any:
+    """A tokenizer of the words a, b and c; other tokens show nothing."""
+    return SimpleNamespace(
+        decode=lambda tokens: "".join("abc"[t] for t in tokens if t < 3),
+        hidden=lambda token: None if token < 3 else "",
+        bytes={},
+        opening=(),
+    )
+
+
 def test_a_stop_string_ends_a_hypothesis() -> None:
-    codec = SimpleNamespace(decode=lambda tokens: "".join("abc"[t] for t in tokens))
+    codec = letters()
     for seed in range(4):
         toy = ToyModel(seed=seed, order=5)
         stop = Stop(max_new_tokens=5, text=TextStream(codec, ("cb", "aa")))  # type: ignore[arg-type]
@@ -523,7 +533,7 @@ def test_a_stop_string_ends_a_hypothesis() -> None:
 
 
 def test_a_stop_string_against_the_constraint_does_not_settle_the_search() -> None:
-    codec = SimpleNamespace(decode=lambda tokens: "".join("abc"[t] for t in tokens if t < 3))
+    codec = letters()
     broken = 0
     for seed in range(8):
         toy = ToyModel(vocab=4, seed=seed, eos=frozenset({3}))
