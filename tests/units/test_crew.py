@@ -317,9 +317,13 @@ def test_the_phases_of_a_batch_are_no_more_than_the_time_it_took(draft: str) -> 
 # Companions
 
 
+class Again(ClassifierFree):
+    repeats = True
+
+
 def test_two_guides_with_companions_are_the_definition() -> None:
     """Each sees its own negative, whatever the other calls its."""
-    guides = [ClassifierFree(2.0, "cb"), ClassifierFree(1.5, "a"), Temperature(0.9)]
+    guides = [Again(2.0, "cb"), Again(1.5, "a"), Temperature(0.9)]
     for draft in ("none", "model:layers=[0],length=1", "ngram:min=1,length=2"):
         toy = ToyModel(seed=3, eos=frozenset({2}))
         built = build(Recipe.of(draft, None, guides), toy)

@@ -31,6 +31,7 @@ from decodery.core.roles import Guide
 from decodery.core.tree import TokenTree
 from decodery.core.values import Rows, Tensor
 from decodery.guide.cfg import ClassifierFree
+from decodery.guide.dola import Dola
 from decodery.guide.frequency import Frequency
 from decodery.guide.lib import nucleus
 from decodery.guide.logit_bias import LogitBias
@@ -49,6 +50,7 @@ from decodery.model.turn import forward
 from decodery.run.registry import ROLES, find
 
 V = 60
+WIDTH = 8
 SEEDS = range(12)
 Reference = Callable[..., Tensor]
 
@@ -91,7 +93,15 @@ def face(text: dict[str, list[int]] | None = None, eos: Sequence[int] = (), voca
     def encode(text: str) -> list[int]:
         return list(words.get(text, []))
 
-    return cast(Model, SimpleNamespace(vocab=vocab, eos=frozenset(eos), encode=encode, pieces=encode))
+    head = torch.randn(WIDTH, vocab, generator=torch.Generator().manual_seed(5))
+
+    def logits(states: Tensor) -> Tensor:
+        return (states[:, :, None] * head).sum(1)  # a matrix product would round by how many rows there are
+
+    return cast(
+        Model,
+        SimpleNamespace(vocab=vocab, eos=frozenset(eos), encode=encode, pieces=encode, depth=4, logits=logits),
+    )
 
 
 PAIRS: dict[str, tuple[Guide, Reference]] = {
@@ -267,6 +277,7 @@ def everything(rows: Rows) -> list[Guide]:
     """Every guide of the registry, ready for these rows."""
     torch.manual_seed(99)
     rows.companions["negative"] = Rows(torch.randn_like(rows.logits), (0,), rows.paths)
+    rows.hidden[1] = torch.randn(len(rows), WIDTH)
     guides: list[Guide] = [
         Temperature(0.7),
         TopK(5),
@@ -280,6 +291,7 @@ def everything(rows: Rows) -> list[Guide]:
         LogitBias({1: 2.0, 2: -math.inf}),
         MinNewTokens(3),
         ClassifierFree(2.0),
+        Dola((1,), 0.01),
         Processor(RepetitionPenaltyLogitsProcessor(1.3)),
     ]
     assert {type(guide) for guide in guides} == {find("guide", name).part for name in ROLES["guide"].parts}
@@ -296,6 +308,7 @@ def test_a_tree_of_rows_is_row_by_row(seed: int) -> None:
         for row in range(len(rows)):
             alone = Rows(rows.logits[row : row + 1], tuple(rows.words(row)), prompt=rows.prompt)
             alone.companions["negative"] = Rows(rows.companions["negative"].logits[row : row + 1], (0,))
+            alone.hidden[1] = rows.hidden[1][row : row + 1]
             same(together[row : row + 1], guided(guide, alone))
         same(rows.companions["negative"].logits, before)
 

@@ -55,7 +55,7 @@ def test_the_choice_equals_brute_force(tree: TokenTree, costs: list[float], data
     for node in range(len(tree)):
         rank = tree.children(tree.parents[node]).index(node)
         place = Place(tree.depths[node], rank, 0, 0)
-        plan.forecast.rates.tally.seen[place] = (1e9 * data.draw(st.floats(0.01, 0.99)), 1e9)
+        plan.forecast.rates.tally.known[place] = (1e9 * data.draw(st.floats(0.01, 0.99)), 1e9)
     promise = plan.forecast.promises(tree)
 
     def rate(nodes: tuple[int, ...]) -> float:
@@ -151,7 +151,7 @@ def test_unforwarded_drafts_teach_as_well() -> None:
     """Places that were cut away are still judged by what came after."""
     plan = Auto(Costs(dict(DEAR)))
     run(plan, "jacobi:window=2")
-    assert plan.forecast.rates.tally.seen
+    assert plan.forecast.rates.tally.known
 
 
 def test_the_prompts_forward_is_no_sign_of_what_a_step_costs() -> None:

@@ -318,10 +318,10 @@ def test_predicted_acceptance_comes_near_the_true_one() -> None:
             truth.setdefault(band(q), []).append(float(torch.minimum(p, q).sum()))
     assert len(truth) > 2
     for which, values in truth.items():
-        total, times = bound._seen.seen[which,]
+        total, times = bound.lore.known[which,]
         assert times == len(values)
         assert total / times == pytest.approx(sum(values) / len(values), abs=0.02)
-        assert bound._seen.rate((which,)) == pytest.approx(total / times, abs=0.02)
+        assert bound.lore.rate((which,)) == pytest.approx(total / times, abs=0.02)
 
 
 # ---- under the planner, and what is refused ----------------------------------------------------------------------------

@@ -104,6 +104,8 @@ class Chat:
         except DecoderyError:
             self.messages.pop()
             raise
+        finally:
+            pieces.close()
         self.out.print()
         self.messages.append({"role": "assistant", "content": answer})
         stats = pieces.output.stats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -27,8 +27,8 @@ from decodery.run.recipe import Recipe
 class Stream(Iterator[Piece]):
     """Iterate for pieces of text as they come; ``outputs`` is complete afterwards, ``output`` is its first.
 
-    Nothing runs before the first piece is asked for. Left half way, it frees its cache as soon as nobody holds it. Where one
-    of several answers fails, the others go on to their ends; then the first failure is raised.
+    Nothing runs before the first piece is asked for. Left half way, it frees its cache when it is closed, or when nobody
+    holds it any more. Where one of several answers fails, the others go on to their ends; then the first failure is raised.
     """
 
     def __init__(self, model: Model, asked: Asked, recipe: Recipe, request: Request) -> None:
@@ -43,6 +43,10 @@ class Stream(Iterator[Piece]):
 
     def __next__(self) -> Piece:
         return next(self._pieces)
+
+    def close(self) -> None:
+        """Give up what is not answered yet; the session can be used for another answer."""
+        self._pieces.close()
 
     def finish(self) -> list[Output]:
         """Run to the end."""
@@ -75,7 +79,7 @@ class _Driver:
         lengths = [len(prompt) for prompt in asked.prompts for _ in range(asked.n)]
         self._plans, self._joint = plans(request.plan, model, recipe.draft, lengths)
 
-    def run(self) -> Iterator[Piece]:
+    def run(self) -> Generator[Piece, None, None]:
         """Pieces of all answers, as they come."""
         watch, errors = _Watch(), list[Exception]()
         with self._sessions() as sessions, closing(Crew()) as crew:
