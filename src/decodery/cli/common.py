@@ -130,6 +130,9 @@ def show_log() -> None:
 def conversation(model: Any, text: str, system: str, raw: bool) -> Any:
     """The prompt as a conversation, or as it is where that is wanted or the model has no chat template."""
     if raw or model.text.tokenizer.chat_template is None:
+        if system:
+            why = "--raw takes the prompt as it is" if raw else f"{model.name} has no chat template"
+            raise DecoderyError(f"the system message has no effect, for {why}; leave it out (--system '')")
         return text
     if not text.strip():
         raise DecoderyError("the prompt is empty")

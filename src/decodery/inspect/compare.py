@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from decodery.core.errors import PartsClash
+from decodery.core.errors import DecoderyError, PartsClash
 from decodery.core.stats import Stats
 from decodery.model.model import Model
 from decodery.run.api import stream
@@ -65,6 +65,8 @@ def compare_drafts(
     row says yes and the note names the tie. ``others``: the parts that all of them share; where a guide of these samples,
     answers are draws and nothing is judged.
     """
+    if rounds < 1:
+        raise DecoderyError(f"rounds must be at least 1, not {rounds}")
     others = others or Recipe.of()
     greedy, names = not any(guide.samples for guide in others.guide), specs(drafts)
     rows = [Row(name) for name in (names if "none" in names else ["none", *names])]

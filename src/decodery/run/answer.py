@@ -205,6 +205,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise DecoderyError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.time_limit is not None and not self.time_limit >= 0:  # also refuses NaN
+            raise DecoderyError(f"time_limit is a number of seconds, 0 or more, not {self.time_limit}")
         if self.seed is not None and self.seed < 0:
             raise DecoderyError(f"seed must be 0 or more, not {self.seed}; without one, each run is different")
         if not all(isinstance(stop, str) and stop for stop in self.stop):
