@@ -105,8 +105,13 @@ def test_what_was_computed_without_states_is_computed_again() -> None:
 
 def test_long_prompts_keep_all_of_theirs(monkeypatch: Any) -> None:
     monkeypatch.setattr("decodery.model.turn.CHUNK", 7)
-    session = Session(examined("llama").open(1), [3 + i * 7 % 50 for i in range(40)])
-    passed("llama", session, TokenTree.chain([5, 6]))
+    words = [3 + i * 7 % 50 for i in range(40)]
+    passed("llama", Session(examined("llama").open(1), words), TokenTree.chain([5, 6]))
+    session = Session(examined("llama").open(1), words)
+    plain = forward(session)
+    rows = forward(session, TokenTree.chain([5, 6]), WANT)
+    torch.testing.assert_close(rows.logits[:1], plain.logits, atol=1e-4, rtol=1e-4)
+    agree("llama", session)
 
 
 @settings(max_examples=25, deadline=None)

@@ -128,7 +128,7 @@ class Session:
         twin = Session(self.arena, self.tokens, prompt=self.prompt, variant=self.variant)
         twin.tokens += self._tree.words(at)
         twin.head = self.head if at == ROOT else self._nodes[at]
-        twin.cached = self.cached + len(self._tree.path(at))
+        twin.cached, twin._stated = self.cached + len(self._tree.path(at)), self._stated
         self.arena.own(twin.head)
         for name, (companion, session) in self.companions.items():
             twin.companions[name] = companion, session.fork(at)
@@ -140,6 +140,7 @@ class Session:
         self.arena.own(fork.head)
         self.arena.release([self.head])
         self.tokens, self.prompt, self.head, self.cached = list(fork.tokens), fork.prompt, fork.head, fork.cached
+        self._stated = fork._stated
         for name, (_, session) in self.companions.items():
             session.adopt(fork.companions[name][1])
         fork.close()
@@ -197,13 +198,12 @@ class Session:
             for _ in range(self.cached - length if length else 0):
                 self.head = self.arena.nodes[self.head].parent
             self.head, self.cached = self.head if length else ROOT, length
+            self._stated = self._stated[0], min(self._stated[1], length)
             self.arena.own(self.head)
             self.arena.release([head])
 
     def feed(self, ask: Ask, limit: int, final: bool) -> Feed:
         """Up to ``limit`` pending tokens and, in a ``final`` pass, the new nodes of the tree."""
-        if ask.fresh is None:
-            self._lack(ask.want)
         end = len(self.tokens) if self.can_draft else self.prompt
         pending = [] if ask.fresh is not None else self.tokens[self.cached : min(self.cached + limit, end)]
         tree = ask.tree
@@ -228,8 +228,10 @@ class Session:
         """Whether more pending tokens wait than one pass with ``limit`` of them should carry."""
         return len(self.tokens) - self.cached > limit or (not self.can_draft and len(self.tokens) > self.prompt)
 
-    def _lack(self, want: Want) -> None:
-        """Give up nodes that must be computed (again): a pass has one pending token at least, and lacks no state."""
+    def prepare(self, want: Want) -> None:
+        """Give up the tree, and nodes that must be computed (again): a pass has one pending token at least, and lacks no
+        state."""
+        self.forget()
         if self.cached == len(self.tokens):
             self.shrink(len(self.tokens) - 1)
         if want.trunk:

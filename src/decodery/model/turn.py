@@ -80,7 +80,7 @@ def _family(ask: Ask) -> _Family:
         if not member.session.tokens:
             raise ValueError("an empty session has no row to compute: give it at least one token")
         if member.fresh is None:
-            member.session.forget()
+            member.session.prepare(member.want)
         elif member.session.cached < len(member.session.tokens):
             raise ValueError("new nodes of a tree were asked for before the committed text was computed")
         if member.tree.live() and member.session.route(member) != member.session.variant:
