@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,15 @@ def test_every_method_with_a_paper_has_its_claims() -> None:
         )
     )
     assert {"rsd-c", "rsd-s", "spectr", "dyspec", "specdec++", "recycling", "aded", "copyspec"} <= named
+
+
+def test_the_layers_in_the_docs_are_those_of_the_contract() -> None:
+    root = Path(__file__).parents[2]
+    layers = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    told = (root / "docs" / "architecture.md").read_text()
+    assert "\n".join(layers).replace("decodery.", "") in told
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_file_has_over_250_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 250

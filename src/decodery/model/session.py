@@ -48,10 +48,8 @@ class Session:
         """The deepest committed node in the cache; ``ROOT`` while there is none."""
         self.cached = 0
         """How many committed tokens the cache holds."""
-        self.busy = False
-        """Whether an answer is under way on it."""
-        self.spent = Cost()
-        """What its passes cost since the last rows."""
+        self.busy = False  # whether an answer is under way on it
+        self.spent = Cost()  # of its passes since the last rows
         self._tree = TokenTree()
         self._nodes: dict[int, Handle] = {}
         self._stated: tuple[frozenset[int | Site], int] = frozenset(), 0
@@ -229,8 +227,7 @@ class Session:
         return len(self.tokens) - self.cached > limit or (not self.can_draft and len(self.tokens) > self.prompt)
 
     def prepare(self, want: Want) -> None:
-        """Give up the tree, and nodes that must be computed (again): a pass has one pending token at least, and lacks no
-        state."""
+        """Give up the tree, and nodes to be computed (again): a pass has one pending token at least, and lacks no state."""
         self.forget()
         if self.cached == len(self.tokens):
             self.shrink(len(self.tokens) - 1)

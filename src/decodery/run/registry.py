@@ -1,7 +1,6 @@
 """The table of roles, and every part by role and name. Adding a method: one file and one line here.
 
-Nothing of what the table names is imported before it is asked for, so this module costs no time. Parts from outside the
-package have names too, see ``outside.py``.
+What the table names is imported when it is asked for. Parts from outside the package have names too, see ``outside.py``.
 """
 
 from __future__ import annotations
@@ -182,10 +181,7 @@ def names(role: str) -> dict[str, str]:
 
 
 def find(role: str, name: str) -> Entry:
-    """The part of this name, or of this ``module:Class``.
-
-    Raises ``UnknownPart`` with the names there are and the nearest one.
-    """
+    """The part of this name, or of this ``module:Class``; ``UnknownPart`` tells the names there are and the nearest one."""
     known = names(role)
     if name in known:
         return Entry(role, name, known[name], outside=name not in ROLES[role].parts)
