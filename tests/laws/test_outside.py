@@ -153,6 +153,7 @@ def test_one_command_examines_them(folder: Path) -> None:
     assert "laws of single parts" in ran_laws.stdout
 
 
+@pytest.mark.usefixtures("outside")
 def test_the_command_says_what_is_wrong(folder: Path) -> None:
     for name, said in (
         ("outer_parts:Undeclared", "declares no parameters: put @dataclass"),
@@ -160,10 +161,8 @@ def test_the_command_says_what_is_wrong(folder: Path) -> None:
         ("outer_parts:Nobody", "cannot be imported"),
         ("nobody", "no part that has laws is called 'nobody'"),
     ):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(folder))
-            with pytest.raises(DecoderyError) as caught:
-                chosen(name)
+        with pytest.raises(DecoderyError) as caught:
+            chosen(name)
         assert said in str(caught.value)
     refused = ran(folder, "-m", "pytest", "-q", "--pyargs", "decodery.laws", "--part", "outer_parts:Empty")
     assert refused.returncode != 0
