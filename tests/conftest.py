@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))))
 
+
+# A busy machine is no fault of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+# Tests name what they test: plain decoding by torch where they name nothing, whatever the defaults are.
+for option, value in (("BACKEND", "torch"), ("DRAFT", "none"), ("PLAN", "off")):
+    os.environ.setdefault(f"DECODERY_{option}", value)
 
 pytest_plugins = ["decodery.laws.plugin"]
 

@@ -104,7 +104,7 @@ def test_bench_under_other_parts(tiny: str, tmp_path: Path) -> None:
 
 def test_compare(tiny: str) -> None:
     rows = json.loads(call("compare", "w5 w9 w12", "-m", tiny, "-n", "20", "--json").stdout)
-    assert [row["draft"] for row in rows] == ["none", "ngram", "recycling", "jacobi", "model"]
+    assert [row["draft"] for row in rows] == ["none", "ngram", "recycling", "suffix", "auto"]
     assert all(row["identical"] for row in rows)
     assert all(row["drafted"] for row in rows[1:])
     table = call("compare", "w5 w9 w12", "-m", tiny, "-n", "5", "-d", "ngram:max=2,min=1,recycling").stdout
@@ -163,7 +163,7 @@ def test_doctor(tiny: str, monkeypatch: Any) -> None:
     assert {"n=1", "n=4", "n=8", "n=16", "overhead"} <= set(report["cost of a forward, torch"])
     assert any("W x'" in told or "linear" in told for told in report["Linear layers, torch"].values())
     monkeypatch.setattr("decodery.model.load._no_openvino", lambda *_: "it is not installed")
-    both = json.loads(call("doctor", "-m", tiny, "--json").stdout)
+    both = json.loads(call("doctor", "-m", tiny, "--backend", "auto", "--json").stdout)
     assert "not installed" in both["cost of a forward, openvino"]["not available"]
 
 

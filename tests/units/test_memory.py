@@ -288,5 +288,5 @@ def test_the_option(tiny: str, tmp_path: Path) -> None:  # noqa: F811
     assert "keeps nothing" in call("run", "w5", "-m", tiny, "-d", "ngram", "--memory", file, code=2).stderr
     before = Path(file).stat().st_size
     said = "w1 w2 w3\n/guide repetition:1.2\nw4 w5 w6\n/quit\n"
-    call("chat", "-m", tiny, "-n", "6", "--memory", file, input=said)
+    call("chat", "-m", tiny, "-d", "recycling", "-n", "6", "--memory", file, input=said)
     assert Path(file).stat().st_size > before

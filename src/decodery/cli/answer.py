@@ -41,7 +41,7 @@ def run(
     show_draft: SHOW_DRAFT = False,
     trace: Annotated[Path | None, typer.Option(help="Write a page that shows every step.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
-    plan: PLAN = "off",
+    plan: PLAN = "auto",
     memory: MEMORY = None,
     as_json: JSON = False,
     quiet: QUIET = False,
@@ -57,7 +57,7 @@ def run(
         if trace is not None and not trace.absolute().parent.is_dir():
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
         parts = chosen.recipe()
-        loaded = model.load()
+        loaded = model.load(parts)
         last.enter_context(remembered(parts.draft, loaded, memory))
         pieces = stream(
             loaded,
@@ -100,10 +100,10 @@ def chat(
     max_new_tokens: TOKENS = 512,
     seed: SEED = None,
     show_draft: SHOW_DRAFT = False,
-    plan: PLAN = "off",
+    plan: PLAN = "auto",
     memory: MEMORY = None,
     quiet: QUIET = False,
-    chosen: RecipeOptions = RecipeOptions({"draft": "recycling"}),  # noqa: B008
+    chosen: RecipeOptions = RecipeOptions(),  # noqa: B008
     model: ModelOptions = ModelOptions(),  # noqa: B008
     system: Annotated[str, typer.Option(help="System message.")] = "",
 ) -> None:
@@ -112,7 +112,8 @@ def chat(
         from decodery.cli.chat import Chat
         from decodery.draft.lib.memory import remembered
 
-        parts, loaded = chosen.recipe(), model.load()
+        parts = chosen.recipe()
+        loaded = model.load(parts)
         with remembered(parts.draft, loaded, memory):
             Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show, plan).loop()
 
@@ -121,18 +122,20 @@ def chat(
 def compare(
     prompt: PROMPT,
     max_new_tokens: TOKENS = 128,
-    plan: PLAN = "off",
+    plan: PLAN = "auto",
     rounds: Annotated[int, typer.Option(help="Interleaved repetitions; the median counts.")] = 1,
     as_json: JSON = False,
-    chosen: DraftsOptions = DraftsOptions({"draft": "none,ngram,recycling,jacobi,model"}),  # noqa: B008
+    chosen: DraftsOptions = DraftsOptions({"draft": "none,ngram,recycling,suffix,auto"}),  # noqa: B008
     model: ModelOptions = ModelOptions(),  # noqa: B008
     text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
     """Decode one prompt with several drafters and compare: speed, tokens per forward, and (greedy) identical to plain?"""
     with errors():
         from decodery.inspect.compare import compare_drafts
+        from decodery.run.spec import specs
 
-        drafts, others, loaded = chosen.drafts(), chosen.recipe(), model.load()
+        drafts, others = chosen.drafts(), chosen.recipe()
+        loaded = model.load(*(others.replace(draft=name) for name in specs(drafts)))
         told = text.prompt(loaded, prompt)
         results = compare_drafts(loaded, told, drafts, max_new_tokens, rounds, plan, others)
         if as_json:

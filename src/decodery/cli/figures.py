@@ -30,7 +30,7 @@ from decodery.cli.options import (
 def profile(
     prompt: PROMPT,
     max_new_tokens: TOKENS = 128,
-    plan: PLAN = "off",
+    plan: PLAN = "auto",
     as_json: JSON = False,
     chosen: RecipeOptions = RecipeOptions(),  # noqa: B008
     model: ModelOptions = ModelOptions(),  # noqa: B008
@@ -41,7 +41,8 @@ def profile(
         from decodery.inspect.profile import bars
         from decodery.inspect.profile import profile as measure
 
-        parts, loaded = chosen.recipe(), model.load()
+        parts = chosen.recipe()
+        loaded = model.load(parts)
         found = measure(loaded, text.prompt(loaded, prompt), parts, max_new_tokens, plan)
         if as_json:
             print(json.dumps({"phases": found.phases, "cost": found.cost, "stats": found.stats.as_dict()}))

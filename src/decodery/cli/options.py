@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from decodery.cli.common import app, conversation, prompt_of, read, silence
 from decodery.core.errors import DecoderyError
+from decodery.core.values import Cap
 from decodery.run.registry import ROLES
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ TOKENS = Annotated[int, typer.Option("--max-new-tokens", "-n", help="At most so 
 PROMPT = Annotated[str, typer.Argument(help="The prompt; - reads standard input.")]
 STOP = Annotated[list[str], typer.Option(help="Stop string; may be given several times.")]
 SEED = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
-PLAN = Annotated[str, typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all).")]
+PLAN = Annotated[
+    str,
+    typer.Option(
+        envvar="DECODERY_PLAN", help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all)."
+    ),
+]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 SHOW_DRAFT = Annotated[bool, typer.Option(help="Colour what drafts contributed.")]
 LIMIT = Annotated[int | None, typer.Option(help="At most so many prompts, spread over the categories.")]
@@ -74,17 +80,22 @@ class ModelOptions(Group):
     trust_remote_code: Annotated[bool, typer.Option(help="Let the model's repository run code of its own here.")] = (
         False
     )
-    backend: BACKEND = "torch"
+    backend: BACKEND = "auto"
     change: Annotated[list[str], typer.Option(help=escape(ROLES["change"].help))] = dataclasses.field(
         default_factory=list
     )
 
-    def load(self, **others: Any) -> Model:
-        """The model, loaded; ``others`` take the place of options."""
+    def load(self, *recipes: Recipe, **others: Any) -> Model:
+        """The model, loaded; ``others`` take the place of options.
+
+        With ``backend`` auto, what the parts of the recipes need decides: layer subsets and the like are to be had on torch only.
+        """
         silence()
         from decodery.run.load import load
 
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | others
+        if options["backend"] == "auto" and not all(recipe.needs <= {Cap.TREE} for recipe in recipes):
+            options["backend"] = "torch"
         return load(options.pop("model"), **options)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -32,6 +32,10 @@ class Model(Protocol):
 
     @property
     def can(self) -> frozenset[Cap]: ...
+
+    @property
+    def missing(self) -> Mapping[Cap, str]:
+        """Why it cannot do the rest."""
 
     def arena(self, lanes: int = 1) -> Arena: ...
 

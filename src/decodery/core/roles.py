@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -97,6 +97,8 @@ class Drafter(Part):
     emits: ClassVar[frozenset[Scheme]] = frozenset({Scheme.CERTAIN})
     accepts: ClassVar[frozenset[Scheme]] = frozenset(Scheme)
     """Composite drafters: the schemes its inner drafters may emit when tokens are sampled."""
+    optional: ClassVar[bool] = False
+    """Whether a request runs without drafts where this drafter does not fit the model or the other parts."""
 
     lores: dict[tuple[str, str], Lore] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What was learnt, by tokenizer and kind of lore."""
@@ -106,6 +108,12 @@ class Drafter(Part):
     def inner(self) -> tuple[Drafter, ...]:
         """The drafters that this one is made of; the builder checks them as it checks this one."""
         return ()
+
+    def whole(self) -> Iterator[Drafter]:
+        """This drafter and those it is made of."""
+        yield self
+        for part in self.inner():
+            yield from part.whole()
 
     def new_lore(self, model: Model) -> Lore | None:
         """What this drafter knows before it learnt anything; None: it learns nothing that outlives a request."""

@@ -21,6 +21,7 @@ class Stats:
 
     ``seconds`` is wall time from the call to the last token, ``first`` to the first token; ``phases`` splits the steps.
     ``forwards`` counts the target's passes that ended in a verdict (a long prompt takes further ones before the first).
+    ``plain``: seconds of a forward of one token, as a planner knows it; 0 where none does.
     ``accepted_at[d]`` counts accepted drafts ``d`` levels below the root. ``calls``: see ``Step.calls``.
     """
 
@@ -33,6 +34,7 @@ class Stats:
     seconds: float = 0.0
     first: float = 0.0
     lossless: bool = True
+    plain: float = 0.0
     phases: dict[str, float] = field(default_factory=dict)
     drafted_at: Counter[int] = field(default_factory=Counter)
     accepted_at: Counter[int] = field(default_factory=Counter)
@@ -66,6 +68,11 @@ class Stats:
         return max(self.tokens - 1, 0) / (self.seconds - self.first)
 
     @property
+    def speedup(self) -> float:
+        """How many times as fast as plain decoding the tokens after the first came, by ``plain``; 0 where that is unknown."""
+        return self.plain * self.tokens_per_second
+
+    @property
     def acceptance(self) -> float:
         """Accepted drafts by drafted ones."""
         return self.accepted / max(self.drafted, 1)
@@ -73,8 +80,9 @@ class Stats:
     def line(self) -> str:
         """One line for a person."""
         drafts = f" · {self.acceptance:.0%} of {self.drafted} drafts accepted" if self.drafted else ""
+        faster = f" ({self.speedup:.2f}x plain)" if self.plain and self.drafted else ""
         return (
-            f"{self.tokens} tokens · {self.tokens_per_second:.1f} tok/s · {self.tokens_per_forward:.2f} tokens/forward"
+            f"{self.tokens} tokens · {self.tokens_per_second:.1f} tok/s{faster} · {self.tokens_per_forward:.2f} tokens/forward"
             f"{drafts} · first token {self.first:.2f} s" + ("" if self.lossless else " · lossy")
         )
 
@@ -97,6 +105,7 @@ class Stats:
             "accepted_at": dict(self.accepted_at),
             "calls": {name: count for name, count in self.calls.items() if count},
             "lossless": self.lossless,
+            "plain_forward_seconds": round(self.plain, 5),
         }
 
 

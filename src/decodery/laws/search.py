@@ -37,7 +37,7 @@ def each_way(one: Search) -> Iterator[tuple[str, ToyModel, tuple[Guide, ...], st
 def tidy(one: Search) -> None:
     """All nodes are given up at the end, and wherever it is cancelled before."""
     for where, toy, guides, constrain in each_way(one):
-        built = build(Recipe.of(None, None, guides, constrain, one), toy)
+        built = build(Recipe.of("none", None, guides, constrain, one), toy)
         turns = 0
         while True:
             ended = _cancelled_after(turns, toy, built, f"{type(one).__name__} ({where})")
@@ -69,7 +69,7 @@ def _cancelled_after(turns: int, toy: ToyModel, built: Built, where: str) -> boo
 def legal(one: Search) -> None:
     """The answer is what the law allows, within its limits; it is what was committed, and the first of the candidates."""
     for where, toy, guides, constrain in each_way(one):
-        built = build(Recipe.of(None, None, guides, constrain, one), toy)
+        built = build(Recipe.of("none", None, guides, constrain, one), toy)
         drawn = replace(built, laws=replace(built.laws, greedy=False))  # one that maximises looks beyond the likeliest
         allowed = {words for words, chance in wanted(toy, drawn, 4).items() if chance > 0}
         for seed in range(5):
@@ -109,7 +109,7 @@ def lawful(one: Search) -> None:
         law = law_of(one, toy, guides, constrain)
         claim(guides or len(law) == 1, f"{name}: the answer depends on chance where nothing is drawn")
         if guides and one.lossless:
-            want = wanted(toy, build(Recipe.of(None, None, guides, constrain), toy), LENGTH)
+            want = wanted(toy, build(Recipe.of("none", None, guides, constrain), toy), LENGTH)
             claim(
                 variation(law, want) < 1e-9,
                 f"{name}: wrong by {variation(law, want):.1e}, and it claims to be lossless",

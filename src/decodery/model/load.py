@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from decodery.core.defaults import default_of
 from decodery.core.errors import BadModel
 from decodery.core.text import Text
 from decodery.core.values import Cap
@@ -37,6 +38,8 @@ def load(
     change: Sequence[Change] = (),
 ) -> Model:
     """``decodery.load`` (``run/load.py`` describes the arguments) with changes as objects."""
+    if backend is None and isinstance(spec, (str, os.PathLike)) and device is None:
+        backend = default_of("backend", "auto")
     if backend not in (None, *BACKENDS):
         raise BadModel(f"there is no backend {backend!r}; backends: {', '.join(BACKENDS)}")
     place = None if device is None else _device(device)

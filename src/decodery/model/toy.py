@@ -73,6 +73,10 @@ class ToyModel:
         self.lm = table(self.vocab, self.seed, self.order)
         self.shallow = table(self.vocab, self.seed + 100, self.order)
 
+    @property
+    def missing(self) -> dict[Cap, str]:
+        return dict.fromkeys(set(Cap) - self.can, "this toy was made without it")
+
     def arena(self, lanes: int = 1) -> Arena:
         return ToyArena(self.lm, self.shallow)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, Unpack, overload
 
+from decodery.core.defaults import default_of
 from decodery.core.errors import BadPrompt, DecoderyError
 from decodery.model.model import Model
 from decodery.model.session import Session
@@ -26,7 +27,7 @@ def stream(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
         options.get("ignore_eos", False),
         options.get("seed"),
         options.get("logprobs"),
-        options.get("plan", "off"),
+        options.get("plan") or default_of("plan", "auto"),
     )
     return Stream(model, _asked(model, prompt, options.get("session"), 1 if n is None else n, recipe), recipe, request)
 
@@ -42,13 +43,14 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
         model: from ``decodery.load``.
         prompt: a text (used as it is), messages (through the chat template), token ids, or a list of any of these.
         draft, verify, guide, constrain, search: parts by name, spec or instance; or all of them as ``recipe``.
-            Greedy unless a guide samples (``guide="temperature:0.7"``).
+            Greedy unless a guide samples (``guide="temperature:0.7"``). ``draft`` is "auto" unless it is given: lossless
+            drafts that need no training; "none" is plain decoding.
         max_new_tokens, stop, time_limit (seconds), ignore_eos: when to stop.
         seed: makes a run repeatable; each of several answers has its own randomness.
         n: this many answers to one prompt, sharing its cache.
-        plan: how much to draft: "off" (all that the drafter proposes), "fixed:N" (N nodes a step at most), or "auto": the
-            tree that promises most tokens per second, by the cost of a forward here (measured once, about a second)
-            and the acceptance seen so far.
+        plan: how much to draft: "auto" (the default): the tree that promises most tokens per second, by the cost of a
+            forward here (measured once, about a second) and the acceptance seen so far; "off" (all that the drafter
+            proposes), or "fixed:N" (N nodes a step at most).
         logprobs: also report each token's log-probability and that many alternatives.
         session: from ``model.session()``; keeps the cache between calls, so a chat does not compute its past again.
 

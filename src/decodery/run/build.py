@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeVar
 
 from decodery.core.errors import DecoderyError, PartsClash
 from decodery.core.part import Model, Part, ready
-from decodery.core.roles import Built, Drafter, Laws
-from decodery.core.values import LOGITS
+from decodery.core.roles import Built, Drafter, Laws, Verifier
+from decodery.core.values import LOGITS, Scheme
 from decodery.run.recipe import Recipe
 from decodery.run.registry import name_of
 from decodery.verify.greedy import Greedy
 from decodery.verify.residual import Residual
+from decodery.verify.sample_and_match import SampleAndMatch
 
 P = TypeVar("P", bound=Part)
 
@@ -20,16 +20,29 @@ P = TypeVar("P", bound=Part)
 def build(recipe: Recipe, model: Model) -> Built:
     """Bind a recipe to a model. Raises ``PartsClash`` naming the two that do not fit and why."""
     greedy = not any(guide.samples for guide in recipe.guide)
-    verify = recipe.verify or (Greedy() if greedy else Residual())
-    check(recipe.replace(verify=verify), model)
+    verify = recipe.verify or _fitting(recipe.draft, greedy)
+    try:
+        check(recipe.replace(verify=verify), model)
+    except PartsClash:
+        if not recipe.draft.optional:
+            raise
+        return build(recipe.replace(draft="none"), model)
     draft, verify, constrain = _bound(recipe.draft, model), _bound(verify, model), _bound(recipe.constrain, model)
     guides = tuple(_bound(guide, model) for guide in recipe.guide)
     search = recipe.search and _bound(recipe.search, model)
-    parts: list[Part] = [*_whole(draft), verify, constrain, *guides, *([search] if search else [])]
+    parts: list[Part] = [*draft.whole(), verify, constrain, *guides, *([search] if search else [])]
     want = LOGITS
     for part in parts:
         want |= part.want
     return Built(draft, verify, Laws(guides, greedy), constrain, search, want, all(part.lossless for part in parts))
+
+
+def _fitting(draft: Drafter, greedy: bool) -> Verifier:
+    """The exact verifier for what this drafter emits; of certain trees none accepts more than ``sample-and-match``, under
+    which a seed gives the same answer whatever is drafted."""
+    if greedy:
+        return Greedy()
+    return SampleAndMatch() if draft.emits <= {Scheme.CERTAIN} else Residual()
 
 
 def _bound(part: P, model: Model) -> P:
@@ -47,15 +60,16 @@ def check(recipe: Recipe, model: Model) -> None:
     draft, verify, search = recipe.draft, recipe.verify, recipe.search
     greedy = not any(guide.samples for guide in recipe.guide)
     for part in (
-        *_whole(draft),
+        *draft.whole(),
         *recipe.guide,
         recipe.constrain,
         *([verify] if verify else []),
         *([search] if search else []),
     ):
         if lacking := part.needs - model.can:
+            reason = "; ".join(sorted({model.missing[cap] for cap in lacking}))
             raise PartsClash(
-                f"{_title(part)} needs a model with {_list(lacking)}, which this one does not offer (see doctor)"
+                f"{_title(part)} needs a model with {_list(lacking)}, which this one does not offer: {reason}"
             )
     if verify is not None:
         if not draft.emits <= verify.accepts:
@@ -68,7 +82,7 @@ def check(recipe: Recipe, model: Model) -> None:
             raise PartsClash(
                 f"{_title(verify)} is for greedy decoding, but {_title(sampler)} samples; use verify=residual"
             )
-    for outer in _whole(draft):
+    for outer in draft.whole():
         for inner in outer.inner():
             if not greedy and not inner.emits <= outer.accepts:
                 raise PartsClash(
@@ -83,13 +97,6 @@ def check(recipe: Recipe, model: Model) -> None:
             raise PartsClash(f"{_title(search)} maximises, but {_title(sampler)} samples; drop one")
         if search.samples and greedy:
             raise PartsClash(f"{_title(search)} draws its candidates: add a guide that samples, e.g. temperature:0.8")
-
-
-def _whole(draft: Drafter) -> Iterator[Drafter]:
-    """A drafter and those it is made of."""
-    yield draft
-    for inner in draft.inner():
-        yield from _whole(inner)
 
 
 def _title(part: Part) -> str:

@@ -35,9 +35,9 @@ def load(
         dtype: "auto" keeps the dtype of the weights, in float32 on CPUs that would emulate 16 bits.
         device: where torch computes; "cpu" unless given.
         revision, trust_remote_code: of a model on the hub, as in transformers.
-        backend: "torch" (the default) runs any model and offers everything; "openvino" (the extra of that name) runs
-            attention models on CPUs in float32 at two to three times the speed, without hidden states and layer subsets,
-            after a conversion that is made once; "auto" takes it where it is installed and works.
+        backend: "torch" runs any model and offers everything; "openvino" runs attention models on CPUs in float32 at two
+            to three times the speed, without hidden states and layer subsets, after a conversion that is made once;
+            "auto" (the default) takes it where it works, and torch elsewhere or where a ``device`` is given.
         change: one or several parts that make another model of it: ``"int8"`` rounds its weights, ``"layer-speedup:2"``
             sends new tokens through every second layer. Answers of a lossy change are marked in their ``stats``.
     """

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
+from decodery.core.defaults import default_of
 from decodery.core.errors import DecoderyError
 from decodery.core.part import Part
 from decodery.core.roles import Constraint, Drafter, Guide, Search, Verifier
+from decodery.core.values import Cap
 from decodery.core.written import Written, from_yaml, plain
 from decodery.run.registry import ROLES, Role, name_of, nearest
 from decodery.run.spec import Spec, describe, part
@@ -88,7 +90,7 @@ class Recipe:
         chosen: dict[str, Any] = {}
         for name, role in recipe_roles().items():
             described = [describe(one) for one in self.parts.get(name, ())]
-            if described not in ([], [role.default]):
+            if described not in ([], [default_of(name, role.default)]):
                 chosen[name] = described if role.many else described[0]
         return chosen
 
@@ -112,6 +114,13 @@ class Recipe:
         except yaml.YAMLError as error:
             raise DecoderyError(f"a part of this recipe holds an object that cannot be written: {error}") from error
 
+    @property
+    def needs(self) -> frozenset[Cap]:
+        """What the model must be able to do for all parts of it, but for those that are left out where they do not fit."""
+        inner = () if self.draft.optional else self.draft.whole()
+        others = (part for role, parts in self.parts.items() if role != "draft" for part in parts)
+        return frozenset[Cap]().union(*(part.needs for part in (*inner, *others)))
+
     def _specs(self, role: str) -> Specs:
         parts = self.parts.get(role, ())
         return parts if ROLES[role].many else next(iter(parts), None)
@@ -122,7 +131,7 @@ def _parts(name: str, role: Role, given: Any) -> Iterator[Part]:
     if isinstance(given, Written) and given in ("", "~", "null"):
         given = None
     if given is None:
-        given = role.default
+        given = default_of(name, role.default)
     if given is None:
         return
     if isinstance(given, (str, Mapping, Part)):

@@ -43,11 +43,12 @@ ROLES: dict[str, Role] = {
     "draft": Role(
         base="decodery.core.roles:Drafter",
         does=("propose|proposing",),
-        help="Drafter, e.g. recycling or ngram:max=4,width=3.",
-        default="none",
+        help="Drafter, e.g. recycling or ngram:max=4,width=3; none: plain decoding.",
+        default="auto",
         flag="-d",
         parts={
             "none": "decodery.draft.none:NoDraft",
+            "auto": "decodery.draft.auto:Auto",
             "ngram": "decodery.draft.ngram:NGram",
             "recycling": "decodery.draft.recycling:Recycling",
             "model": "decodery.draft.model:ModelDraft",

@@ -105,7 +105,8 @@ class Grown(Drawn):
         if not self.path and Cap.LAYERS not in model.can:
             name = name_of(self)[1]
             raise PartsClash(
-                f"draft part {name!r} runs the target through fewer layers, which this model does not offer: give path="
+                f"draft part {name!r} runs the target through fewer layers, which this model does not offer: give "
+                "path=, or load it with backend=torch"
             )
         self._model = model.companion(self.path) if self.path else None
         layers = self.layers or model.default_layers()

@@ -1,0 +1,53 @@
+"""The fastest lossless drafts that need no training: what repeats, and what the model said before after the same token."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Self
+
+from decodery.core.chooser import Chooser
+from decodery.core.part import Asking, Model, ready
+from decodery.core.roles import Drafter, Laws
+from decodery.core.step import Step
+from decodery.core.tree import TokenTree
+from decodery.core.values import Budget, Cap
+from decodery.model.session import Session
+from decodery.run.registry import made
+
+
+@dataclass
+class Auto(Drafter):
+    """Takes the best drafts known for a model without a trained drafter: ``mix(suffix,recycling)``.
+
+    Under ``plan="auto"`` only as much of them is forwarded as pays, so decoding is not slower than without drafts. Where the
+    drafts do not fit (a search that explores by itself, a verifier for other trees, a model without tree attention), the
+    request runs without any.
+    """
+
+    optional = True
+    needs = frozenset({Cap.TREE})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._best: Drafter = made("draft", "mix", parts=(made("draft", "suffix"), made("draft", "recycling")))
+
+    def inner(self) -> tuple[Drafter, ...]:
+        return (self._best,)
+
+    def bind(self, model: Model) -> Self:
+        self._best = ready(self._best, model)
+        return self
+
+    def begin(self, session: Session, laws: Laws) -> None:
+        self._running = copy.copy(self._best)  # the rows of a batch share what outlives a request only
+        self._running.begin(session, laws)
+
+    def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
+        return (yield from self._running.proposing(session, budget, rng))
+
+    def observing(self, session: Session, step: Step, rng: Chooser) -> Asking[None]:
+        yield from self._running.observing(session, step, rng)
+
+    def end(self, session: Session) -> None:
+        self._running.end(session)
