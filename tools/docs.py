@@ -16,6 +16,7 @@ from typing import Any
 from decodery.core.hints import shown
 from decodery.core.parameters import default_of, hints_of
 from decodery.laws.specimens import guide_sets, specimens
+from decodery.run.catalogue import FILE, examined
 from decodery.run.registry import ROLES, Entry, entries
 from decodery.run.spec import needs_of
 
@@ -27,11 +28,18 @@ def main() -> None:
     """Write all generated pages."""
     (ROOT / "docs" / "methods.md").write_text(methods())
     (ROOT / "docs" / "composition.md").write_text(composition())
+    FILE.write_text(catalogue())
     readme = ROOT / "README.md"
     text = readme.read_text()
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     readme.write_text(f"{head}{BEGIN}\n{table()}\n{END}{tail}")
+
+
+def catalogue() -> str:
+    """What ``decodery list`` tells of the package's own parts."""
+    told = {f"{entry.role}/{entry.name}": examined(entry) for entry in entries(outsiders=False)}
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 
 def table() -> str:

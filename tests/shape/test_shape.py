@@ -11,6 +11,7 @@ import pytest
 
 import decodery
 import docs
+from decodery.run.catalogue import FILE
 from decodery.run.registry import ROLES, entries
 
 SOURCE = Path(decodery.__file__).parent
@@ -61,6 +62,7 @@ def test_documentation_is_up_to_date() -> None:
     """`make docs` would change nothing."""
     for name, text in (("methods.md", docs.methods()), ("composition.md", docs.composition())):
         assert (docs.ROOT / "docs" / name).read_text() == text, f"docs/{name} is old: run make docs"
+    assert FILE.read_text() == docs.catalogue(), "what decodery list tells is old: run make docs"
     assert docs.table() in (docs.ROOT / "README.md").read_text(), "README.md is old: run make docs"
 
 

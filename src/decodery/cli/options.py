@@ -18,7 +18,6 @@ from rich.markup import escape
 
 from decodery.cli.common import app, conversation, prompt_of, read, silence
 from decodery.core.errors import DecoderyError
-from decodery.core.values import Cap
 from decodery.run.registry import ROLES
 
 if TYPE_CHECKING:
@@ -91,6 +90,7 @@ class ModelOptions(Group):
         With ``backend`` auto, what the parts of the recipes need decides: layer subsets and the like are to be had on torch only.
         """
         silence()
+        from decodery.core.values import Cap
         from decodery.run.load import load
 
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | others

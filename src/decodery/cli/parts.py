@@ -13,6 +13,7 @@ from rich.table import Table
 from decodery.cli.common import app, errors, out
 from decodery.cli.options import JSON
 from decodery.core.errors import DecoderyError
+from decodery.run.catalogue import facts
 from decodery.run.registry import ROLES, entries, find, role_of
 
 
@@ -21,17 +22,17 @@ def list_parts(
     role: Annotated[str, typer.Argument(help=f"{', '.join(ROLES)}; all if left out.")] = "",
     as_json: JSON = False,
 ) -> None:
-    """The parts there are: name, paper, lossless or not, what they need."""
+    """The parts there are, in a line each; --json tells their papers and needs as well."""
     with errors():
         if role:
             role_of(role)
-        rows = [_facts(entry) for entry in entries() if role in ("", entry.role)]
+        rows = [facts(entry) for entry in entries() if role in ("", entry.role)]
         if as_json:
             print(json.dumps(rows))
             return
-        table = Table("role", "name", "lossless", "needs", "what it does", "paper", box=None, header_style="bold")
+        table = Table("role", "name", "what it does", box=None, header_style="bold")
         for row in rows:
-            table.add_row(*(escape(str(value)) for value in row.values()))
+            table.add_row(row["role"], row["name"], escape(row["what"] + " (lossy)" * (not row["lossless"])))
         out.print(table)
 
 
@@ -80,20 +81,6 @@ def laws(
         options = [option for part in parts for option in ("--part", part)]
         plain = ["-c", os.devnull, "-p", "no:cacheprovider", "-p", "decodery.laws.plugin"]
         raise typer.Exit(int(pytest.main([*plain, "-q", "--pyargs", "decodery.laws.test_laws", *options])))
-
-
-def _facts(entry: Any) -> dict[str, str]:
-    from decodery.run.spec import needs_of
-
-    kind = entry.part
-    return {
-        "role": entry.role,
-        "name": entry.name,
-        "lossless": _yes(kind.lossless),
-        "needs": ", ".join(needs_of(entry)),
-        "what": (kind.__doc__ or "").strip().splitlines()[0],
-        "paper": kind.paper,
-    }
 
 
 def _yes(value: bool) -> str:
