@@ -56,7 +56,9 @@ def test_any_block(kind: str, seed: int, fill: int | None, data: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FORMS if not kind.endswith("K")])
-@given(seed=st.integers(0, 10**6), size=st.sampled_from([1e-6, 0.02, 1.0, 900.0]), shift=st.sampled_from([0.0, 1.0, 50.0]))
+@given(
+    seed=st.integers(0, 10**6), size=st.sampled_from([1e-6, 0.02, 1.0, 900.0]), shift=st.sampled_from([0.0, 1.0, 50.0])
+)
 @settings(max_examples=30, deadline=None)
 def test_quantised_rows(kind: str, seed: int, size: float, shift: float) -> None:
     rows = np.random.default_rng(seed).normal(shift * size, size, (3, 128)).astype(np.float32)
