@@ -30,7 +30,7 @@ from decodery.model.checkpoint import first_line, network_of
 from decodery.model.diskcache import cache_dir, digest, digest_of_folder
 from decodery.model.gguf import network_in
 from decodery.model.model import Model
-from decodery.model.openvino.backend import OpenVinoBackend
+from decodery.model.openvino.backend import NOTES, OpenVinoBackend
 from decodery.model.openvino.fuse import join_products
 from decodery.model.openvino.stored import Stored
 from decodery.model.openvino.weights import keep_codes, keep_halves
@@ -97,11 +97,12 @@ def convert(
     change has made others of them.
     """
     traced = _graph(network)
+    coded = 0
     for part in change:
         part.graph(traced)
     if not any(part.weights for part in change):
         if isinstance(stored, Stored):
-            keep_codes(traced, stored)
+            coded = keep_codes(traced, stored)
         else:
             keep_halves(traced, stored)
     openvino.save_model(traced, folder / GRAPH, compress_to_fp16=False)
@@ -110,6 +111,8 @@ def convert(
     reason = settle(tried) or check(network, lambda: SlotArena(backend), trial_length(tried, BEHIND))
     if reason or tried.windows != backend.windows:
         raise BadModel(f"the converted graph's {reason or 'window has no effect in the network'}")
+    if not coded:  # else the compiler would keep the weights a second time, with codes repacked
+        (folder / NOTES).mkdir()
 
 
 def _stored(place: Place, config: Any) -> Stored | torch.dtype | None:

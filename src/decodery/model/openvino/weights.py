@@ -27,10 +27,10 @@ LEAST = 1 << 12
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def keep_codes(graph: Any, stored: Stored) -> None:
+def keep_codes(graph: Any, stored: Stored) -> int:
     """Replace, in place, the matrices of an OpenVINO graph that are in the file by its codes, scales and zeros.
 
-    A matrix that is read twice (tied embeddings) is kept once.
+    A matrix that is read twice (tied embeddings) is kept once. Returns how many matrices were replaced.
     """
     made: dict[bytes, Any] = {}
     for port, matrix in _matrices(graph):
@@ -47,6 +47,7 @@ def keep_codes(graph: Any, stored: Stored) -> None:
             f"{', '.join(stored.others)} cannot be kept as codes" if stored.others else "rows differ from the file's"
         )
         LOG.info("%s keeps float32: %d of %d matrices (%s)", stored.name, left, len(made), kinds)
+    return len(made) - left
 
 
 def keep_halves(graph: Any, dtype: torch.dtype | None) -> None:
