@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from decodery.core.errors import BadModel
@@ -88,7 +89,10 @@ def _convert(gguf: Path, target: Path) -> None:
     """transformers reads the GGUF; what it read is saved as safetensors beside a copy of its description."""
     shutil.copytree(described(gguf), target, dirs_exist_ok=True)
     LOG.info("converting %s to float32 once; later starts skip this ...", gguf.name)
-    network_in(gguf).save_pretrained(target)
+    try:
+        network_in(gguf).save_pretrained(target)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {target}: {error}; is the disk full?") from error
     LOG.info("converted %s", gguf.name)
 
 

@@ -96,16 +96,21 @@ def convert(
     ``stored``: what the weights are in the model's files, a GGUF's rows or a dtype; the graph keeps them so, unless a
     change has made others of them.
     """
-    traced = _graph(network)
-    coded = 0
+    if any(part.weights for part in change):
+        stored = None
+    traced, coded = _graph(network), 0
+    if isinstance(stored, Stored):
+        join_products(traced, stored.form)
+        coded = keep_codes(traced, stored)
+    else:
+        join_products(traced)
+        keep_halves(traced, stored)
     for part in change:
         part.graph(traced)
-    if not any(part.weights for part in change):
-        if isinstance(stored, Stored):
-            coded = keep_codes(traced, stored)
-        else:
-            keep_halves(traced, stored)
-    openvino.save_model(traced, folder / GRAPH, compress_to_fp16=False)
+    try:
+        openvino.save_model(traced, folder / GRAPH, compress_to_fp16=False)
+    except RuntimeError as error:  # its message speaks of iostream
+        raise OSError(f"cannot write {folder / GRAPH}; is the disk full?") from error
     backend = OpenVinoBackend(folder / GRAPH, network.config)
     tried = TorchBackend(network)
     reason = settle(tried) or check(network, lambda: SlotArena(backend), trial_length(tried, BEHIND))
@@ -212,7 +217,6 @@ def _graph(network: PreTrainedModel) -> Any:
         port.get_tensor().set_names({name})
     graph.validate_nodes_and_infer_types()
     _make_stateful(graph, states, heads, size)
-    join_products(graph)
     return graph
 
 

@@ -54,6 +54,11 @@ class Stored:
                 return form, self._codes(numbers)
         return None
 
+    def form(self, matrix: Any) -> Form | None:
+        """The form of a matrix, judged by its first row; matrices of several forms had better not be joined."""
+        (row,) = digests(matrix[:1].reshape(1, -1))
+        return next((form for form, known in self._rows.items() if row in known), None)
+
     def _codes(self, numbers: list[int]) -> Coded:
         homes = np.array([bisect_right(self._starts, number) - 1 for number in numbers])
         order, parts = [], []
