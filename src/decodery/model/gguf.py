@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from gguf import GGUFReader
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -101,7 +102,17 @@ def _named(gguf: Path) -> Iterator[None]:
     try:
         yield
     except BadModel as error:
-        raise BadModel(f"{gguf} cannot be read as a model: {str(error).partition(': ')[2] or error}") from error
+        reason = (str(error).partition(": ")[2] or str(error)) + _damage(gguf)
+        raise BadModel(f"{gguf} cannot be read as a model: {reason}") from error
+
+
+def _damage(gguf: Path) -> str:
+    """What the user can do where the file's own entries and tensors cannot be listed; else nothing."""
+    try:
+        GGUFReader(gguf)
+    except Exception:  # whatever numpy and struct make of wrong lengths
+        return "; the file is cut off or damaged, or newer than the package gguf that is installed: get it again"
+    return ""
 
 
 def _plain(config: Any) -> Any:
