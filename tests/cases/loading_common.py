@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -93,9 +95,30 @@ NAMES = {
 }
 
 
-def write_gguf(path: Path, middle: int, hidden: int = 512, without: str = "") -> None:
-    """A llama of four layers whose two middle ones are drawn from another seed, as after tuning them; ``without`` names a
-    tensor to leave out."""
+def blocks(weight: Any, kind: str) -> Any:
+    """The matrix in a kind of GGUF; of kinds that the library cannot make, random blocks with small scales."""
+    quant = gguf.GGMLQuantizationType[kind]
+    if not kind.endswith("_K"):
+        return gguf.quantize(weight, quant)
+    per, size = gguf.GGML_QUANT_SIZES[quant]
+    made = np.random.default_rng(int(np.abs(weight).sum() * 1e3)).integers(
+        0, 256, (weight.shape[0], weight.shape[1] // per, size), np.uint8
+    )
+    if kind == "Q6_K":
+        made[..., -2:] = np.array([3e-4], np.float16).view(np.uint8)
+    else:
+        made[..., :4] = np.array([2e-4, 2e-3], np.float16).view(np.uint8)
+    return made.reshape(weight.shape[0], -1)
+
+
+def write_gguf(
+    path: Path, middle: int, hidden: int = 512, without: str = "", kind: str = "F32", others: Mapping[str, str] = {}
+) -> None:
+    """A llama of four layers whose two middle ones are drawn from another seed, as after tuning them.
+
+    ``without`` names a tensor to leave out; matrices are of a ``kind``, and those whose names have a part in ``others`` of
+    that one.
+    """
     tokenizer = byte_level()
     vocab = len(tokenizer) + 1
     sizes: dict[str, Any] = {
@@ -132,7 +155,12 @@ def write_gguf(path: Path, middle: int, hidden: int = 512, without: str = "") ->
         tensors |= {f"blk.{i}.{b}.weight": f"model.layers.{i}.{a}.weight" for a, b in NAMES.items()}
     for name, ours in tensors.items():
         if name != without:
-            writer.add_tensor(name, weights[ours].numpy())
+            data = weights[ours].numpy()
+            its = next((other for part, other in others.items() if part in name), kind)
+            if data.ndim == 1 or its == "F32":
+                writer.add_tensor(name, data)
+            else:
+                writer.add_tensor(name, blocks(data, its), raw_dtype=gguf.GGMLQuantizationType[its])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -269,3 +269,32 @@ def test_the_generation_config_says_what_ends_an_answer() -> None:
     assert decodery.load((network, byte_level())).eos == {7, 9}
     network.generation_config.eos_token_id = network.config.eos_token_id = None
     assert decodery.load((network, byte_level())).eos == {0}
+
+
+def retyped(data: bytes) -> bytes:
+    """The same file with a tensor of a kind that nobody knows."""
+    place = data.index(b"blk.1.ffn_up.weight") + len(b"blk.1.ffn_up.weight") + 4 + 2 * 8
+    return data[:place] + (999).to_bytes(4, "little") + data[place + 4 :]
+
+
+DAMAGES: dict[str, Any] = {
+    "cut in the tensors": lambda data: data[: len(data) * 2 // 3],
+    "cut in the tokens": lambda data: data[:1500],
+    "one byte is lacking": lambda data: data[:-1],
+    "tensors counted wrong": lambda data: data[:8] + (1000).to_bytes(8, "little") + data[16:],
+    "entries counted wrong": lambda data: data[:16] + (3).to_bytes(8, "little") + data[24:],
+    "unknown kind": retyped,
+}
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_gguf_is_refused(damage: str, backend: str, tmp_path: Path, cache: Path) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    file = tmp_path / "model.gguf"
+    write_gguf(file, 1, hidden=64, kind="Q4_1")
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    with pytest.raises(BadModel, match=r"model\.gguf cannot be read as a model: .*get it again"):
+        decodery.load(file, backend=backend)
+    assert not [path for path in cache.iterdir() if path.is_dir()]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 import decodery
 from decodery.core.errors import BadModel, DecoderyError
 from decodery.core.values import Cap
 from decodery.model.turn import forward
 
+from ..cases.loading_common import llama, saved, write_gguf
 from ..hf.test_decode import OPTIONS, PROMPTS, plain, tokenizer
 from ..hf.tiny import network
 
-pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
+openvino = pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +83,123 @@ def test_a_graph_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypat
         decodery.load(folder, backend="openvino")
     assert decodery.load(folder, backend="auto").backend == "torch"
     assert not [path for path in tmp_path.iterdir() if path.is_dir() and "openvino" in path.name]
+
+
+def constants(cache: Path) -> dict[str, int]:
+    """Of how many numbers the matrices of the one graph in a cache are, by their type."""
+    (file,) = cache.glob("*openvino*/model.xml")
+    found: dict[str, int] = {}
+    for node in openvino.Core().read_model(file).get_ops():
+        if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) > 1:
+            name = node.get_element_type().get_type_name()
+            found[name] = found.get(name, 0) + math.prod(node.get_output_shape(0))
+    return found
+
+
+def same_rows(ours: Any, theirs: Any) -> None:
+    prompt = list(range(5, 25))
+    rows = [forward(model.session(prompt)).logits for model in (ours, theirs)]
+    assert rows[0].std() > 0.1
+    torch.testing.assert_close(*rows, atol=2e-4, rtol=1e-4)
+
+
+KINDS = {"Q4_0": "u4", "Q4_1": "u4", "Q4_K": "u4", "Q5_0": "u8", "Q5_1": "u8", "Q5_K": "u8", "Q6_K": "i8", "Q8_0": "i8"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gguf_keeps_its_codes(kind: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """No float32 weights are written for it; torch, asked for, writes them and answers alike."""
+    monkeypatch.setenv("DECODERY_CACHE", str(cache := tmp_path / "cache"))
+    write_gguf(file := tmp_path / "model.gguf", 1, hidden=256, kind=kind)
+    model = decodery.load(file, backend="openvino")
+    matrices = 258 * 256 + 4 * 7 * 256 * 256
+    found = constants(cache)
+    assert found[KINDS[kind]] == matrices, "tied embeddings are kept once"
+    assert max((count for name, count in found.items() if name != KINDS[kind]), default=0) < matrices / 7
+    assert not list(cache.rglob("*.safetensors"))
+    (folder,) = cache.glob("*openvino*/")
+    larger = 2 if kind[:2] in ("Q5", "Q6") else 1.4  # codes of five and six bits take eight
+    assert sum(path.stat().st_size for path in folder.rglob("*.bin")) < larger * file.stat().st_size
+    assert not list(folder.rglob("*.blob")), "the compiler's notes would hold all weights again"
+    same_rows(model, decodery.load(file, backend="torch"))
+    assert len(list(cache.rglob("*.safetensors"))) == 1
+
+
+def test_matrices_of_several_kinds_are_not_joined(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    """As in files whose values have more bits than queries and keys; what cannot be kept is said once."""
+    monkeypatch.setenv("DECODERY_CACHE", str(cache := tmp_path / "cache"))
+    caplog.set_level("INFO")
+    others = {"attn_v": "Q6_K", "ffn_down": "BF16"}
+    write_gguf(file := tmp_path / "model.gguf", 1, hidden=256, kind="Q4_K", others=others)
+    model = decodery.load(file, backend="openvino")
+    found = constants(cache)
+    assert found["u4"] == 258 * 256 + 4 * 5 * 256 * 256
+    assert found["i8"] == 4 * 256 * 256
+    assert sum("keeps float32: 4 of" in message and "BF16" in message for message in caplog.messages) == 1
+    same_rows(model, decodery.load(file, backend="torch"))
+
+
+def test_a_change_of_the_weights_ends_the_codes(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DECODERY_CACHE", str(cache := tmp_path / "cache"))
+    write_gguf(file := tmp_path / "model.gguf", 1, hidden=64, kind="Q4_1")
+    model = decodery.load(file, backend="openvino", change="int8")
+    assert "u4" not in constants(cache)
+    same_rows(model, decodery.load(file, backend="torch", change="int8"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bits_are_kept_and_computed_in_float32(dtype: torch.dtype, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DECODERY_CACHE", str(cache := tmp_path / "cache"))
+    monkeypatch.setattr("decodery.model.openvino.weights.LEAST", 256)
+    folder = saved(tmp_path / "m")
+    llama(257).to(dtype).save_pretrained(folder)
+    for backend in ("openvino", "auto"):
+        model = decodery.load(folder, backend=backend)
+        assert (model.backend, model.network.dtype) == ("openvino", torch.float32)
+    found = constants(cache)
+    name = {torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
+    assert found[name] == 2 * 257 * 32 + 3 * (3 * 32 * 48 + 32 * (32 + 16 + 16 + 32))
+    same_rows(model, decodery.load(folder, dtype="float32", backend="torch"))
+    assert decodery.load(folder).network.dtype == (torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+
+
+def test_a_number_that_sixteen_bits_lack_keeps_its_matrix(monkeypatch: Any) -> None:
+    from decodery.model.openvino.weights import keep_halves
+
+    ops, matrices = openvino.opset13, [np.ones((64, 64), np.float32) for _ in range(2)]
+    matrices[1][3, 5] = 1 + 2**-20
+    source = ops.parameter(openvino.PartialShape([1, 64]), np.float32)
+    products = [ops.matmul(source, ops.constant(matrix), False, True) for matrix in matrices]
+    graph = openvino.Model([ops.result(product) for product in products], [source], "two")
+    keep_halves(graph, torch.bfloat16)
+    assert [product.input_value(1).get_node().get_type_name() for product in products] == ["Convert", "Constant"]
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    """The runtime says only: basic_ios::clear: iostream error."""
+    monkeypatch.setenv("DECODERY_CACHE", str(cache := tmp_path / "cache"))
+
+    def save(_: Any, path: Path, **__: Any) -> None:
+        path.with_suffix(".bin").write_bytes(bytes(100))
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    write_gguf(file := tmp_path / "model.gguf", 1, hidden=64, kind="Q8_0")
+    monkeypatch.setattr("openvino.save_model", save)
+    with pytest.raises(BadModel, match=r"is the disk full.*Set DECODERY_CACHE"):
+        decodery.load(file, backend="openvino")
+    assert not list(cache.rglob("*.bin"))
+    assert not list(cache.glob("*.partial"))
+
+
+@pytest.mark.real
+def test_the_demo_model_answers_as_its_float32_graph_does(smollm2: Any) -> None:
+    """Of the folder's size, nearly all is what the file holds, too."""
+    from decodery.model.openvino.convert import folder_of
+    from decodery.model.resolve import demo_file, place_of
+
+    ours, theirs = (decodery.load(spec, backend="openvino") for spec in ("smollm2", decodery.resolve("smollm2")))
+    for prompt in ("The capital of France is", "def fibonacci(n):", "Once upon a time, a fox"):
+        answers = [decodery.decode(model, prompt, max_new_tokens=32, ignore_eos=True) for model in (ours, theirs)]
+        assert answers[0].tokens == answers[1].tokens
+    folder = folder_of(place_of("smollm2"), AutoConfig.from_pretrained(place_of("smollm2").path))
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 1.3 * demo_file().stat().st_size

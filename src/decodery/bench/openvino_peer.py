@@ -18,7 +18,7 @@ from decodery.core.files import make_once
 from decodery.model.load import load
 from decodery.model.model import Model
 from decodery.model.openvino.convert import folder_of
-from decodery.model.resolve import resolve
+from decodery.model.resolve import place_of
 
 DRAFTS, NGRAM = 5, 3
 """Prompt lookup as in OpenVINO GenAI's own sample."""
@@ -64,18 +64,19 @@ class _Marks(genai.StreamerBase):  # type: ignore[misc]
 
 def _exported(spec: str, model: Model) -> Path:
     """A folder as optimum-intel would export it; made once."""
-    source = resolve(spec)
-    if not Path(source).is_dir():
+    place = place_of(spec)
+    source = Path(place.path)
+    if not place.local:
         raise DecoderyError(f"openvino: {spec} is no local model")
     load(spec, backend="openvino")
-    ours = folder_of(str(source), AutoConfig.from_pretrained(source))
+    ours = folder_of(place, AutoConfig.from_pretrained(source))
 
     def build(folder: Path) -> None:
         openvino.save_model(plain_graph(ours / "model.xml"), folder / "openvino_model.xml", compress_to_fp16=False)
         _save_tokenizer(model, folder)
         for file in ("config.json", "generation_config.json"):
-            if (Path(source) / file).exists():
-                shutil.copy(Path(source) / file, folder)
+            if (source / file).exists():
+                shutil.copy(source / file, folder)
 
     return make_once(ours.with_name(f"{ours.name}-genai"), build)
 

@@ -1,67 +1,118 @@
-"""GGUF files: each is converted once to a plain Hugging Face directory in the cache folder."""
+"""GGUF files: each is described once by a plain Hugging Face directory in the cache folder.
+
+That directory has no weights: the OpenVINO graph is made from the file's own blocks. Where somebody needs float32 weights
+(the torch backend, ``decodery.resolve``), a second directory gets them, four to eight times the size of the file.
+"""
 
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from gguf import GGUFReader
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from decodery.core.errors import BadModel
 from decodery.core.files import make_once
-from decodery.model.checkpoint import network_of, tokenizer_of
+from decodery.model.checkpoint import config_of, network_of, tokenizer_of
 from decodery.model.diskcache import cache_dir, digest
 
 LOG = logging.getLogger(__name__)
 
-FORMAT = "2"
-"""Part of the folder's name; raise it when the conversion changes."""
+FORMAT = "3"
+"""Part of the folders' names; raise it when what is written into them changes."""
+
+
+def described(gguf: Path) -> Path:
+    """The directory of a GGUF file's configurations and tokenizer, made now unless it was before. Raises ``BadModel``.
+
+    What was made is used again only for the same content, read by the same version of transformers.
+    """
+    return _made(gguf, "", _describe)
 
 
 def converted(gguf: Path) -> Path:
-    """The Hugging Face directory of a GGUF file, converted now unless it was before. Raises ``BadModel``.
+    """The same with float32 weights: an ordinary model. Raises ``BadModel``."""
+    return _made(gguf, "-float32", _convert)
 
-    What was converted is used again only for the same content, read by the same version of transformers.
-    """
+
+def network_in(gguf: Path) -> PreTrainedModel:
+    """The network of a GGUF file in float32, without the entry of quantisation. Raises ``BadModel``."""
+    with _named(gguf):
+        network = network_of(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+    plain: PreTrainedModel = AutoModelForCausalLM.from_config(_plain(network.config))  # type: ignore[no-untyped-call]
+    plain.load_state_dict(network.state_dict(), assign=True)  # no copy: the weights may take half of the memory
+    plain.tie_weights()
+    plain.generation_config = network.generation_config
+    plain.train(False)
+    return plain
+
+
+def _made(gguf: Path, kind: str, build: Callable[[Path, Path], None]) -> Path:
     if not gguf.is_file():
         raise BadModel(f"no such file: {gguf}")
     try:
         with gguf.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise BadModel(f"{gguf} is not a GGUF file: it does not begin with 'GGUF'")
-        name = f"{gguf.stem}-{digest(gguf)[:16]}-v{FORMAT}-{transformers.__version__}"
+        name = f"{gguf.stem}-{digest(gguf)[:16]}-v{FORMAT}-{transformers.__version__}{kind}"
     except OSError as error:
         raise BadModel(f"cannot read {gguf}: {error.strerror or error}") from error
     try:
-        return make_once(cache_dir() / name, lambda folder: _convert(gguf, folder))
+        return make_once(cache_dir() / name, lambda folder: build(gguf, folder))
     except OSError as error:
         raise BadModel(f"the converted model cannot be kept: {error}. Set DECODERY_CACHE to another folder") from error
 
 
-def _convert(gguf: Path, target: Path) -> None:
-    """transformers reads the GGUF; what it read is saved as safetensors, without the quantisation entry."""
+def _describe(gguf: Path, target: Path) -> None:
+    """transformers reads configuration and tokenizer of the GGUF; the network is not filled with weights for it."""
     folder, name = str(gguf.parent), gguf.name
-    LOG.info("converting %s once; later starts skip this: tokenizer ...", name)
-    try:
+    LOG.info("reading the tokenizer of %s once; later starts skip this ...", name)
+    with _named(gguf):
         tokenizer = tokenizer_of(folder, gguf_file=name)
-        LOG.info("converting %s: weights ...", name)
-        network = network_of(folder, gguf_file=name, dtype=torch.float32)
-    except BadModel as error:
-        raise BadModel(f"{gguf} cannot be read as a model: {str(error).partition(': ')[2] or error}") from error
-    _save(network, target)
+        config = config_of(folder, gguf_file=name)
+        config.dtype = torch.float32
+        with torch.device("meta"):
+            hull = AutoModelForCausalLM.from_config(_plain(config))  # type: ignore[no-untyped-call]
+    hull.config.save_pretrained(target)
+    hull.generation_config.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    LOG.info("converted %s", name)
 
 
-def _save(network: PreTrainedModel, target: Path) -> None:
-    """Save as an ordinary float32 model."""
-    plain = AutoModelForCausalLM.from_config(_plain(network.config))  # type: ignore[no-untyped-call]
-    plain.load_state_dict(network.state_dict())
-    plain.generation_config = network.generation_config
-    plain.save_pretrained(target)
+def _convert(gguf: Path, target: Path) -> None:
+    """transformers reads the GGUF; what it read is saved as safetensors beside a copy of its description."""
+    shutil.copytree(described(gguf), target, dirs_exist_ok=True)
+    LOG.info("converting %s to float32 once; later starts skip this ...", gguf.name)
+    try:
+        network_in(gguf).save_pretrained(target)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {target}: {error}; is the disk full?") from error
+    LOG.info("converted %s", gguf.name)
+
+
+@contextmanager
+def _named(gguf: Path) -> Iterator[None]:
+    try:
+        yield
+    except BadModel as error:
+        reason = (str(error).partition(": ")[2] or str(error)) + _damage(gguf)
+        raise BadModel(f"{gguf} cannot be read as a model: {reason}") from error
+
+
+def _damage(gguf: Path) -> str:
+    """What the user can do where the file's own entries and tensors cannot be listed; else nothing."""
+    try:
+        GGUFReader(gguf)
+    except Exception:  # whatever numpy and struct make of wrong lengths
+        return "; the file is cut off or damaged, or newer than the package gguf that is installed: get it again"
+    return ""
 
 
 def _plain(config: Any) -> Any:

@@ -52,7 +52,7 @@ def load(
 
 def load_text(spec: str) -> Text:
     """Text in and out as a model has it, without loading the model."""
-    tokenizer = tokenizer_of(place_of(spec)[0])
+    tokenizer = tokenizer_of(place_of(spec).path)
     return Text(tokenizer, len(tokenizer))
 
 
@@ -70,29 +70,32 @@ class Asked:
 
 def _named(spec: str, asked: Asked) -> Model:
     """A model from files."""
-    path, local = place_of(spec)
-    if local and asked.revision is not None:
+    place = place_of(spec)
+    if place.local and asked.revision is not None:
         raise BadModel(f"revision={asked.revision!r} is for models on the hub; {spec} is a local one without revisions")
     device = asked.device or torch.device("cpu")
     where: dict[str, Any] = {"revision": asked.revision, "trust_remote_code": asked.trust_remote_code}
-    tokenizer = tokenizer_of(path, **where)
-    config = config_of(path, **where)
-    kind = asked.dtype or next((part.dtype for part in asked.change if part.dtype), None) or _stored(config, device)
-    if device.type == "cpu":
-        _fits(Path(path))
+    tokenizer = tokenizer_of(place.path, **where)
+    config = config_of(place.path, **where)
+    chosen = asked.dtype or next((part.dtype for part in asked.change if part.dtype), None)
+    if device.type == "cpu" and not place.gguf:
+        _fits(Path(place.path))
     if asked.backend in ("openvino", "auto"):
-        reason = _no_openvino(kind, device, asked.change)
+        reason = _no_openvino(chosen or _computed(config), device, asked.change)
         if not reason:
             from decodery.model.openvino.convert import accelerated
 
             try:
-                return accelerated(path, config, tokenizer, spec, load, asked.change, **where)
+                return accelerated(place, config, tokenizer, spec, load, asked.change, **where)
             except BadModel as error:
                 reason = str(error)
         if asked.backend == "openvino":
             raise BadModel(f"backend=openvino: {reason}")
         LOG.info("%s runs on torch, for OpenVINO cannot be used: %s", spec, reason)
-    network: Any = network_of(path, config=config, dtype=kind, **where)
+    path = place.weights()
+    if device.type == "cpu" and place.gguf:
+        _fits(Path(path))
+    network: Any = network_of(path, config=config, dtype=chosen or _stored(config, device), **where)
     for part in asked.change:
         part.network(network)
     try:
@@ -169,6 +172,12 @@ def _stored(config: Any, device: torch.device) -> torch.dtype:
     """The dtype of the weights, or float32 on CPUs that would emulate it."""
     stored: torch.dtype = getattr(config, "dtype", None) or torch.float32
     return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored
+
+
+def _computed(config: Any) -> torch.dtype:
+    """The dtype in which OpenVINO computes with the weights: float32 also for those of 16 bits, which it keeps."""
+    stored: torch.dtype = getattr(config, "dtype", None) or torch.float32
+    return torch.float32 if stored in (torch.float16, torch.bfloat16) else stored
 
 
 def _no_openvino(kind: torch.dtype, device: torch.device, change: Sequence[Change]) -> str:

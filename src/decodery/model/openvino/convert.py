@@ -27,11 +27,15 @@ from decodery.core.files import make_once
 from decodery.core.values import Cap, Tensor
 from decodery.model.change import Change
 from decodery.model.checkpoint import first_line, network_of
-from decodery.model.diskcache import cache_dir, digest_of_folder
+from decodery.model.diskcache import cache_dir, digest, digest_of_folder
+from decodery.model.gguf import network_in
 from decodery.model.model import Model
-from decodery.model.openvino.backend import OpenVinoBackend
+from decodery.model.openvino.backend import NOTES, OpenVinoBackend
 from decodery.model.openvino.fuse import join_products
+from decodery.model.openvino.stored import Stored
+from decodery.model.openvino.weights import keep_codes, keep_halves
 from decodery.model.probe import Ability, settle, trial_length
+from decodery.model.resolve import Place
 from decodery.model.slots import SlotArena
 from decodery.model.torch.backend import TorchBackend, cache_name
 from decodery.model.torch.facts import windows_of
@@ -39,12 +43,12 @@ from decodery.model.trial import BEHIND, check
 
 LOG = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Of the converted graph; raise it when the conversion, or what a ``Change`` does to a graph, is another."""
 
 
 def accelerated(
-    path: str,
+    place: Place,
     config: Any,
     tokenizer: Any,
     name: str,
@@ -52,21 +56,22 @@ def accelerated(
     change: Sequence[Change] = (),
     **where: Any,
 ) -> Model:
-    """The model at ``path`` over its graph, converted now if need be; its torch weights are not kept in memory.
+    """The model at ``place`` over its graph, converted now if need be; its torch weights are not kept in memory.
 
     Raises ``BadModel`` where the graph cannot be made or kept, or where its rows differ from the network's.
     """
 
     def build(folder: Path) -> None:
         LOG.info("converting %s for OpenVINO once; later starts skip this ...", name)
-        network = network_of(path, config=config, dtype=torch.float32, **where)
+        options = {"config": config, "dtype": torch.float32, **where}
+        network = network_in(place.gguf) if place.gguf else network_of(place.path, **options)
         for part in change:
             part.network(network)
-        convert(network, folder, change)
+        convert(network, folder, change, _stored(place, config))
         LOG.info("converted %s", name)
 
     try:
-        folder = make_once(folder_of(path, config, change), build)
+        folder = make_once(folder_of(place, config, change), build)
         backend = OpenVinoBackend(folder / GRAPH, config)
     except BadModel:
         raise
@@ -76,34 +81,56 @@ def accelerated(
         raise BadModel(f"{name} cannot be converted for OpenVINO: {first_line(error)}") from error
     missing = dict.fromkeys(set(Cap) - {Cap.TREE}, "the OpenVINO graph has logits only; load with backend=torch")
     ability = Ability(frozenset({Cap.TREE}), lambda lanes: SlotArena(backend, lanes), missing)
-    hull = _hull(path, config, **where)
+    hull = _hull(place.path, config, **where)
     return Model(hull, tokenizer, name, backend="openvino", ability=ability, loader=loader)
 
 
 GRAPH = "model.xml"
 
 
-def convert(network: PreTrainedModel, folder: Path, change: Sequence[Change] = ()) -> None:
-    """Write the graph of a network, changed already, into ``folder``. Raises ``BadModel`` where its rows differ."""
-    traced = _graph(network)
+def convert(
+    network: PreTrainedModel, folder: Path, change: Sequence[Change] = (), stored: Stored | torch.dtype | None = None
+) -> None:
+    """Write the graph of a network, changed already, into ``folder``. Raises ``BadModel`` where its rows differ.
+
+    ``stored``: what the weights are in the model's files, a GGUF's rows or a dtype; the graph keeps them so, unless a
+    change has made others of them.
+    """
+    if any(part.weights for part in change):
+        stored = None
+    traced, coded = _graph(network), 0
+    if isinstance(stored, Stored):
+        join_products(traced, stored.form)
+        coded = keep_codes(traced, stored)
+    else:
+        join_products(traced)
+        keep_halves(traced, stored)
     for part in change:
         part.graph(traced)
-    openvino.save_model(traced, folder / GRAPH, compress_to_fp16=False)
+    try:
+        openvino.save_model(traced, folder / GRAPH, compress_to_fp16=False)
+    except RuntimeError as error:  # its message speaks of iostream
+        raise OSError(f"cannot write {folder / GRAPH}; is the disk full?") from error
     backend = OpenVinoBackend(folder / GRAPH, network.config)
     tried = TorchBackend(network)
     reason = settle(tried) or check(network, lambda: SlotArena(backend), trial_length(tried, BEHIND))
     if reason or tried.windows != backend.windows:
         raise BadModel(f"the converted graph's {reason or 'window has no effect in the network'}")
+    if not coded:  # else the compiler would keep the weights a second time, with codes repacked
+        (folder / NOTES).mkdir()
 
 
-def folder_of(path: str, config: Any, change: Sequence[Change] = ()) -> Path:
-    """Where the graph of the model at ``path`` is kept: another folder for any other content of the model's files."""
-    local = Path(path).is_dir()
-    content = (
-        digest_of_folder(Path(path))
-        if local
-        else (path, getattr(config, "_commit_hash", None), config.to_json_string())
-    )
+def _stored(place: Place, config: Any) -> Stored | torch.dtype | None:
+    return Stored(place.gguf) if place.gguf else getattr(config, "dtype", None)
+
+
+def folder_of(place: Place, config: Any, change: Sequence[Change] = ()) -> Path:
+    """Where the graph of the model at ``place`` is kept: another folder for any other content of the model's files."""
+    path, content = place.path, [digest(place.gguf)] if place.gguf else []
+    if Path(path).is_dir():
+        content.append(digest_of_folder(Path(path)))
+    else:
+        content += [path, str(getattr(config, "_commit_hash", None)), config.to_json_string()]
     facts = (FORMAT, content, [repr(part) for part in change], transformers.__version__, openvino.__version__)
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     kind = "-".join(["openvino", *(type(part).__name__.lower() for part in change)])
@@ -190,7 +217,6 @@ def _graph(network: PreTrainedModel) -> Any:
         port.get_tensor().set_names({name})
     graph.validate_nodes_and_infer_types()
     _make_stateful(graph, states, heads, size)
-    join_products(graph)
     return graph
 
 

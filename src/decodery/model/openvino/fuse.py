@@ -7,20 +7,22 @@ to prepare when a forward has another size than the one before. Each output is c
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from openvino import opset13 as ops
 
 
-def join_products(graph: Any) -> None:
-    """Replace the MatMuls of an OpenVINO graph that multiply one tensor by constant matrices, in place."""
+def join_products(graph: Any, form: Callable[[Any], object] = np.ndim) -> None:
+    """Replace the MatMuls of an OpenVINO graph that multiply one tensor by constant matrices of one form, in place."""
     groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "MatMul" and node.input_value(1).get_node().get_type_name() == "Constant":
             source, facts = node.input_value(0), node.get_attributes()
-            rank = len(node.input_value(1).get_shape())
-            groups[source.get_node().get_name(), source.get_index(), rank, *sorted(facts.items())].append(node)
+            matrix = node.input_value(1).get_node().data
+            kind = matrix.ndim, form(matrix)
+            groups[source.get_node().get_name(), source.get_index(), kind, *sorted(facts.items())].append(node)
     for nodes in groups.values():
         if len(nodes) > 1:
             _join(nodes)
