@@ -100,7 +100,7 @@ def _refuse(node: Any, windows: Mapping[str, Reach]) -> None:
     if node.get_attributes().get("causal") or len(ports) not in (4, 5):
         raise Unpaged("attention of another kind (causal by itself, or with sinks)")
     mask = node.input_value(3)
-    kind = next((name[5:] for name in mask.get_names() if name.startswith("mask.")), None)
+    kind = next((str(name)[5:] for name in mask.get_names() if str(name).startswith("mask.")), "")
     if _type(mask.get_node()) != "Parameter" or kind not in windows:
         raise Unpaged("attention that changes its mask (positions as a bias, or soft limits)")
     if windows[kind].size is not None:
