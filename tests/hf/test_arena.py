@@ -161,7 +161,7 @@ def test_programs_on_openvino(name: str, stateful: Any, data: Any) -> None:
     run_program(name, SlotArena(stateful(name)), data)
 
 
-PAGED = ["llama", "qwen3", "gpt2", "gemma"]
+PAGED = ["llama", "qwen3", "gpt2", "gemma", "gemma3 (sliding and full)", "mistral (sliding)"]
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["any size", "fixed sizes"])

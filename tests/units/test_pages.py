@@ -18,33 +18,41 @@ class Fake(Arena):
 
     context = 1 << 20
 
-    def __init__(self, padding: int = 0) -> None:
+    def __init__(self, padding: int = 0, window: int | None = None) -> None:
         super().__init__()
-        self.pages, self.padding = Pages(self.nodes), padding
+        self.pages, self.padding, self.window = Pages(self.nodes, window), padding, window
         self.cache = np.full(4 * BLOCK, -1)
         self.fails = False
 
     def _compute(self, feed: Feed) -> Answer:
-        texts = self.pages.plan(feed.handles)
+        for rows in self.pages.stages(feed.handles):
+            self._pass([feed.handles[row] for row in rows])
+        return Answer(None)  # type: ignore[arg-type]
+
+    def _pass(self, handles: list[int]) -> None:
+        texts = self.pages.plan(handles)
         self.cache = np.pad(self.cache, (0, max(0, self.pages.used * BLOCK - len(self.cache))), constant_values=-1)
         targets, sources = list(self.pages.moves), list(self.pages.moves.values())
         self.cache[targets] = self.cache[sources]
         self.pages.moves.clear()
         if self.fails:
             raise KeyboardInterrupt
-        assert sorted(row for text in texts for row in text.rows) == list(range(len(feed.handles)))
+        every = [row for text in texts for row in text.rows]
+        assert set(every) == set(range(len(handles)))
+        assert self.window is not None or len(every) == len(handles)
         for text in texts:  # all write before one reads, as the texts of a pass may
             slots = self._slots(text)
-            new = [feed.handles[row] for row in text.rows]
+            new = [handles[row] for row in text.rows]
             self.cache[slots[text.past :][: len(new)]] = new
             self.cache[slots[text.past + len(new) :][: self.padding]] = -2
         for text in texts:
             read = self.cache[self._slots(text)]
             for i, row in enumerate(text.rows):
-                line = self.lineage(feed.handles[row])
+                line = self.lineage(handles[row])
                 fresh = read[text.past :][: len(text.rows)][text.sees[i]]
                 assert [*read[: text.past], *fresh] == line, "a node reads others than its ancestors"
-        return Answer(None)  # type: ignore[arg-type]
+                if self.window is not None and len(line) > self.window:
+                    assert text.past + i == len(line) - 1, "a window counts other slots than the node's ancestors"
 
     @staticmethod
     def _slots(text: Text) -> Any:
@@ -71,7 +79,7 @@ def read_all(arena: Fake) -> None:
 @given(data=st.data())
 def test_any_program(data: Any) -> None:
     """Feeds of several trees under any live nodes, releases in any order, failing passes."""
-    arena = Fake(data.draw(st.integers(0, 8)))
+    arena = Fake(data.draw(st.integers(0, 8)), data.draw(st.sampled_from([None, None, 1, 20])))
     owned: list[int] = []
     for _ in range(data.draw(st.integers(1, 12))):
         kind = data.draw(st.sampled_from(["feed", "feed", "grow", "long", "release", "prune", "fail"]))

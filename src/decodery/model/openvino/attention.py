@@ -29,6 +29,8 @@ class Form(NamedTuple):
     layers: int
     heads: int
     size: int
+    window: int | None
+    """The shortest length that an attention sees back, if one does not see everything; it counts slots."""
 
     def names(self) -> list[str]:
         """The inputs of the graph that are cache tensors, in their order in the cache."""
@@ -60,9 +62,10 @@ def page(graph: Any, windows: Mapping[str, Reach]) -> Form:
     ``windows``: kind of attention -> how far back it sees. The facts that the CPU plugin needs are not written to files,
     so this is done to a graph that has just been read.
     """
-    texts, caches, found = _Texts(), [], set()
+    texts, caches, found, reaches = _Texts(), [], set(), set()
     for layer, node in enumerate(n for n in graph.get_ordered_ops() if _type(n) == "ScaledDotProductAttention"):
-        _refuse(node, windows)
+        window = _window(node, windows)
+        reaches.add(window)
         query, key, value = (node.input_value(0), _new(node.input_value(1)), _new(node.input_value(2)))
         (heads, size), (kv_heads, key_size), (_, value_size) = (_heads(port) for port in (query, key, value))
         if not size == key_size == value_size:
@@ -70,7 +73,8 @@ def page(graph: Any, windows: Mapping[str, Reach]) -> Form:
         found.add((kv_heads, size))
         cache = [_input(f"{kind}_cache.{layer}", [-1, kv_heads, BLOCK, size], F32) for kind in ("key", "value")]
         caches += cache
-        attended = _paged([_flat(query), _flat(key), _flat(value), *cache], texts, _scale(node, size), kv_heads, size)
+        how = _scale(node, size), window
+        attended = _paged([_flat(query), _flat(key), _flat(value), *cache], texts, how, kv_heads, size)
         back = _swapped(ops.reshape(attended, np.array([1, -1, heads, size]), False))
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(back.output(0))
@@ -81,7 +85,7 @@ def page(graph: Any, windows: Mapping[str, Reach]) -> Form:
     graph.add_parameters([*vars(texts).values(), *caches])
     _leave_out(graph)
     graph.validate_nodes_and_infer_types()
-    return Form(len(caches) // 2, *found.pop())
+    return Form(len(caches) // 2, *found.pop(), min(reaches - {0}, default=None))
 
 
 def _type(node: Any) -> str:
@@ -94,8 +98,8 @@ def _input(name: str, shape: list[int], kind: Any) -> Any:
     return made
 
 
-def _refuse(node: Any, windows: Mapping[str, Reach]) -> None:
-    """Raise ``Unpaged`` for an attention that sees otherwise than the pages say."""
+def _window(node: Any, windows: Mapping[str, Reach]) -> int:
+    """How many slots an attention sees back, 0 for all. Raises ``Unpaged`` where it sees otherwise."""
     ports = node.inputs()
     if node.get_attributes().get("causal") or len(ports) not in (4, 5):
         raise Unpaged("attention of another kind (causal by itself, or with sinks)")
@@ -103,8 +107,9 @@ def _refuse(node: Any, windows: Mapping[str, Reach]) -> None:
     kind = next((str(name)[5:] for name in mask.get_names() if str(name).startswith("mask.")), "")
     if _type(mask.get_node()) != "Parameter" or kind not in windows:
         raise Unpaged("attention that changes its mask (positions as a bias, or soft limits)")
-    if windows[kind].size is not None:
-        raise Unpaged(f"attention that sees {windows[kind].size} tokens back only: in a tree these are not slots")
+    if windows[kind].chunked:
+        raise Unpaged("attention within chunks")
+    return windows[kind].size or 0
 
 
 def _scale(node: Any, size: int) -> float:
@@ -146,8 +151,8 @@ def _flat(port: Any) -> Any:
     return ops.reshape(_swapped(port), np.array([-1, heads * size]), False)
 
 
-def _paged(tensors: list[Any], texts: _Texts, scale: float, heads: int, size: int) -> Any:
-    """The operation itself: 28 inputs, of which many stay empty here."""
+def _paged(tensors: list[Any], texts: _Texts, how: tuple[float, int], heads: int, size: int) -> Any:
+    """The operation itself: 28 inputs, of which many stay empty here. ``how``: scale and window."""
     from openvino.op import _PagedAttentionExtension
 
     def floats(*shape: int) -> Any:
@@ -155,11 +160,23 @@ def _paged(tensors: list[Any], texts: _Texts, scale: float, heads: int, size: in
 
     none, zero = ops.constant(np.zeros(0, np.int32)), ops.constant(np.array(0, np.int32))
     where = [texts.past, texts.begins, texts.blocks, texts.block_begins]
-    how = [ops.constant(np.float32(scale)), zero, floats(0), texts.longest]  # scale, window, alibi, longest text
+    scale, window = ops.constant(np.float32(how[0])), ops.constant(np.array(how[1], np.int32))
     rotation = [none, none, ops.constant(np.zeros((0, 1), np.int32)), floats(0, 1)]
     sparse = [floats(0), zero, zero, floats(0, 0, 0, 0)]
     eviction = [zero, none, none, none, none]
-    inputs = [*tensors, *where, *how, *rotation, *sparse, *eviction, texts.sees, texts.sees_begins]
+    inputs = [
+        *tensors,
+        *where,
+        scale,
+        window,
+        floats(0),
+        texts.longest,
+        *rotation,
+        *sparse,
+        *eviction,
+        texts.sees,
+        texts.sees_begins,
+    ]
     made = _PagedAttentionExtension([node.output(0) for node in inputs])
     facts = made.get_rt_info()
     facts["num_k_heads"], facts["k_head_size"], facts["num_v_heads"], facts["v_head_size"] = heads, size, heads, size

@@ -21,7 +21,7 @@ import torch
 
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
 from decodery.model.checkpoint import first_line
-from decodery.model.openvino.attention import Form, Unpaged, fixed, page
+from decodery.model.openvino.attention import Unpaged, fixed, page
 from decodery.model.openvino.backend import EXACT
 from decodery.model.openvino.pages import BLOCK, SPARE, Pages, Text
 from decodery.model.torch.facts import UNLIMITED, context_of, rope_border, windows_of
@@ -52,18 +52,15 @@ class PagedGraph:
     def __init__(self, source: Path, config: Any, most: int = 0) -> None:
         text = config.get_text_config()
         self.context = min(context_of(text), rope_border(text) or UNLIMITED)
-        self._source, self._windows, self._most = source, windows_of(text), most
+        self._most = most
         self._core = openvino.Core()
         self._lock = threading.Lock()
         self._wanted: Counter[int] = Counter()
         self._compiling: set[int] = set()
         self._ready: dict[int, Any] = {}
-        graph, self.form = self._read()
-        self._ready[ANY] = self._compiled(graph)
-
-    def _read(self) -> tuple[Any, Form]:
-        graph = self._core.read_model(self._source)
-        return graph, page(graph, self._windows)
+        self._graph = self._core.read_model(source)
+        self.form = page(self._graph, windows_of(text))
+        self._ready[ANY] = self._compiled(self._graph)
 
     def _compiled(self, graph: Any) -> Any:
         # No cache folder: a compiled graph that is read back has lost the facts that paged attention needs.
@@ -105,7 +102,7 @@ class PagedGraph:
 
     def _compile(self, size: int) -> None:
         try:
-            graph, _ = self._read()
+            graph = self._graph.clone()  # over the same mapped file
             graph.reshape(fixed(size))
             self._ready[size] = self._compiled(graph)
         except Exception:  # the graph for any size serves; the size is not tried again
@@ -127,7 +124,7 @@ class PagedArena(Arena):
     def __init__(self, graph: PagedGraph) -> None:
         super().__init__()
         self.graph, self.context = graph, graph.context
-        self.pages = Pages(self.nodes)
+        self.pages = Pages(self.nodes, graph.form.window)
         self._copied: tuple[Any, Any, Floats] | None = None
         self._store = self._opened(SPARE + 1 + -(-min(ROOM, self.context) // BLOCK))
 
@@ -136,6 +133,15 @@ class PagedArena(Arena):
 
     def _compute(self, feed: Feed) -> Answer:
         self._move()  # what an interrupted pass has left to do
+        stages = self.pages.stages(feed.handles)
+        if len(stages) == 1:
+            return Answer(self._pass(feed))
+        logits = torch.cat([self._pass(_part(feed, rows)) for rows in stages])
+        order = [row for rows in stages for row in rows if feed.handles[row] in feed.wanted]
+        return Answer(logits[np.argsort(order)])
+
+    def _pass(self, feed: Feed) -> torch.Tensor:
+        """The rows of the wanted nodes."""
         texts = self.pages.plan(feed.handles)
         self._move()
         size = self.graph.size_for(len(feed.handles)) if len(texts) == 1 else ANY
@@ -144,7 +150,7 @@ class PagedArena(Arena):
         wanted = [row for row, handle in enumerate(feed.handles) if handle in feed.wanted]
         request.infer(self._inputs(feed, texts, wanted, size), share_inputs=True)
         rows = request.get_tensor("logits").data[0, : len(wanted)]
-        return Answer(torch.from_numpy(rows.copy()))
+        return torch.from_numpy(rows.copy())
 
     def _inputs(self, feed: Feed, texts: list[Text], wanted: list[int], size: int) -> dict[str, Any]:
         """The inputs of a pass; one of a fixed size is filled up with tokens that see themselves and are not read."""
@@ -206,6 +212,11 @@ class PagedArena(Arena):
         for name, tensor in zip(self.graph.form.names(), self._store.tensors, strict=True):
             request.set_tensor(name, tensor)
         return request
+
+
+def _part(feed: Feed, rows: list[int]) -> Feed:
+    handles, tokens, parents = ([of[row] for row in rows] for of in (feed.handles, feed.tokens, feed.parents))
+    return feed._replace(handles=handles, tokens=tokens, parents=parents)
 
 
 def _begins(lengths: list[int]) -> npt.NDArray[np.int32]:

@@ -26,6 +26,9 @@ BLOCK = 32
 SPARE = 0
 """The block that takes what a pass computes beyond its nodes; nothing is ever read from it."""
 
+LONG = 8
+"""A trunk longer than this is not computed again for each of its branches."""
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -67,8 +70,8 @@ class Text(NamedTuple):
 class Pages:
     """The blocks of one cache, and the place of each of its nodes."""
 
-    def __init__(self, nodes: Mapping[Handle, Node]) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: Mapping[Handle, Node], window: int | None = None) -> None:
+        self._nodes, self._window = nodes, window
         self._place: dict[Handle, tuple[Block, int]] = {}
         self._free: list[int] = []
         self.used = SPARE + 1
@@ -86,45 +89,81 @@ class Pages:
         if (place := self._place.pop(handle, None)) is not None:
             self._vacate(handle, *place)
 
+    def stages(self, handles: Sequence[Handle]) -> list[list[int]]:
+        """The nodes of a feed, pass after pass. It is one pass, unless a long trunk would be computed for each branch."""
+        trunks: set[int] = set()
+        for (anchor, _), rows in self._texts(handles).items() if self._window else ():
+            chain = _chain(self._above([handles[row] for row in rows]))
+            if LONG < chain < len(rows) and self._splits(anchor, len(rows)):
+                trunks.update(rows[:chain])
+        rest = [row for row in range(len(handles)) if row not in trunks]
+        return [sorted(trunks), rest] if trunks else [rest]
+
     def plan(self, handles: Sequence[Handle]) -> list[Text]:
         """Give new nodes their places and say which texts a pass over them reads. ``moves`` must be done before it.
 
-        New nodes that hang on one node of earlier passes are one text, and so are a root and those below it.
+        New nodes that hang on one node of earlier passes are one text, and so are a root and those below it. Where a
+        window counts slots, each of their branches is a text, so that every node's slot is its depth.
         """
-        texts: dict[tuple[Handle, int], list[int]] = {}  # the node they hang on, and which root where there is none
+        texts = self._texts(handles)
+        ends = [self._aligned(anchor) for anchor, _ in texts]  # of all before new nodes are laid: who leaves makes room
+        planned = []
+        for (anchor, _), rows, end in zip(texts, texts.values(), ends, strict=True):
+            past = self._depth(anchor) + 1
+            for path, known in self._branches(rows, handles) if self._splits(anchor, len(rows)) else [(rows, 0)]:
+                new = [handles[row] for row in path]
+                planned.append(Text(path, past, table(self._lay(end, past, new, known)), _sees(self._above(new))))
+        return planned
+
+    def _texts(self, handles: Sequence[Handle]) -> dict[tuple[Handle, int], list[int]]:
+        """The node that new nodes hang on (and which root, where there is none) -> their places in the feed."""
+        texts: dict[tuple[Handle, int], list[int]] = {}
         text_of: dict[Handle, tuple[Handle, int]] = {}
         for row, handle in enumerate(handles):
             parent = self._nodes[handle].parent
             key = text_of.get(parent) or (parent, row if parent == ROOT else 0)
             text_of[handle] = key
             texts.setdefault(key, []).append(row)
-        ends = [self._aligned(anchor) for anchor, _ in texts]  # of all before new nodes are laid: who leaves makes room
-        planned = []
-        for (anchor, _), rows, end in zip(texts, texts.values(), ends, strict=True):
-            new = [handles[row] for row in rows]
-            past = 0 if anchor == ROOT else self._nodes[anchor].depth + 1
-            planned.append(Text(rows, past, table(self._lay(end, past, new)), self._sees(new)))
-        return planned
+        return texts
+
+    def _depth(self, handle: Handle) -> int:
+        return -1 if handle == ROOT else self._nodes[handle].depth
+
+    def _splits(self, anchor: Handle, n: int) -> bool:
+        """Whether ``n`` new nodes reach beyond a window, so that their slots must be their depths."""
+        return self._window is not None and self._depth(anchor) + 1 + n > self._window
+
+    def _branches(self, rows: Sequence[int], handles: Sequence[Handle]) -> Iterator[tuple[list[int], int]]:
+        """Each way from the top of a text's new nodes down to a leaf, and how much of it an earlier one has begun with."""
+        paths: dict[Handle, list[int]] = {}
+        for row in rows:
+            paths[handles[row]] = [*paths.get(self._nodes[handles[row]].parent, []), row]
+        inner = {self._nodes[handle].parent for handle in paths}
+        seen: set[int] = set()
+        for handle, path in paths.items():
+            if handle not in inner:
+                yield path, sum(row in seen for row in path)
+                seen.update(path)
 
     def _aligned(self, handle: Handle) -> Block | None:
         """The block of a node whose lineage is aligned; it is made so now if need be."""
         behind: list[Handle] = []
-        while handle != ROOT and self._slot_in_text(handle) != self._nodes[handle].depth:
+        while handle != ROOT:
+            block, offset = self._place[handle]
+            if block.number * BLOCK + offset == self._nodes[handle].depth:
+                break
             behind.append(handle)
             handle = self._nodes[handle].parent
-        block = None if handle == ROOT else self._place[handle][0]
-        return self._lay(block, self._nodes[behind[-1]].depth, behind[::-1]) if behind else block
+        start = None if handle == ROOT else self._place[handle][0]
+        return self._lay(start, self._nodes[behind[-1]].depth, behind[::-1]) if behind else start
 
-    def _slot_in_text(self, handle: Handle) -> int:
-        block, offset = self._place[handle]
-        return block.number * BLOCK + offset
-
-    def _lay(self, block: Block | None, start: int, handles: Sequence[Handle]) -> Block | None:
+    def _lay(self, block: Block | None, start: int, handles: Sequence[Handle], known: int = 0) -> Block | None:
         """Put nodes in the slots from ``start`` of the text that ends in ``block``; returns the block of the last one.
 
         Nothing may lie at or behind these slots but the nodes themselves: else the text goes on in a copy of the block.
+        The first ``known`` nodes live elsewhere: their slots are for copies of them, which the pass computes again.
         """
-        moving = set(handles)
+        moving = set(handles[known:])
         for slot, handle in enumerate(handles, start):
             offset = slot % BLOCK
             if offset == 0:
@@ -132,6 +171,8 @@ class Pages:
             assert block is not None, "only a root can be the first node of a text"
             if slot == start and any(o >= offset and h not in moving for o, h in block.nodes.items()):
                 block = self._copied(block, offset)
+            if slot < start + known:
+                continue
             # The block has the node before it is said to be there, so an interrupt in between loses nothing.
             block.nodes[offset] = handle
             if (old := self._place.get(handle)) is not None and old != (block, offset):
@@ -142,18 +183,14 @@ class Pages:
         return block
 
     def _move(self, source: int, target: int) -> None:
-        # What a text before this one in the plan has moved is not there yet: it is still where that one took it from.
-        self.moves[target] = self.moves.get(source, source)
+        self.moves[target] = self.moves.get(source, source)  # what moves before this in the same plan is not there yet
 
     def _new(self, prev: Block | None) -> Block:
-        if self._free:
-            index = heapq.heappop(self._free)
-        else:
-            index, self.used = self.used, self.used + 1
-        if prev is None:
-            return Block(index, None, 0)
-        prev.followers += 1
-        return Block(index, prev, prev.number + 1)
+        index = heapq.heappop(self._free) if self._free else self.used
+        self.used = max(self.used, index + 1)
+        if prev is not None:
+            prev.followers += 1
+        return Block(index, prev, 0 if prev is None else prev.number + 1)
 
     def _copied(self, block: Block, offset: int) -> Block:
         """A second block after the one before, with copies of the slots below ``offset``."""
@@ -169,20 +206,13 @@ class Pages:
         while block is not None and not block.nodes and not block.followers:
             heapq.heappush(self._free, block.index)
             block = block.prev
-            if block is not None:
+            if block:
                 block.followers -= 1
 
-    def _sees(self, new: Sequence[Handle]) -> Bools:
-        """Each of these nodes (row) sees itself and those of its ancestors that are among them."""
+    def _above(self, new: Sequence[Handle]) -> list[int]:
+        """Where among these nodes the parent of each is; -1 where it is none of them."""
         row = {handle: i for i, handle in enumerate(new)}
-        above = [row.get(self._nodes[handle].parent, -1) for handle in new]
-        chain = next((i for i, parent in enumerate(above) if parent != i - 1), len(new))
-        sees = np.eye(len(new), dtype=np.bool_)
-        sees[:chain, :chain] = np.tri(chain, dtype=np.bool_)
-        for i, parent in islice(enumerate(above), chain, None):
-            if parent >= 0:
-                sees[i] |= sees[parent]
-        return sees
+        return [row.get(self._nodes[handle].parent, -1) for handle in new]
 
     def check(self) -> None:
         """Raise ``AssertionError`` unless every node has a place of its own and every block is needed. For tests."""
@@ -198,6 +228,20 @@ class Pages:
 def table(block: Block | None) -> list[int]:
     """The blocks of the text that ends in this block, from its first."""
     return [b.index for b in _back(block)][::-1]
+
+
+def _chain(above: Sequence[int]) -> int:
+    """How many nodes hang one on another before the first that does not."""
+    return next((i for i, parent in enumerate(above) if parent != i - 1), len(above))
+
+
+def _sees(above: Sequence[int]) -> Bools:
+    chain, sees = _chain(above), np.eye(len(above), dtype=np.bool_)
+    sees[:chain, :chain] = np.tri(chain, dtype=np.bool_)
+    for i, parent in islice(enumerate(above), chain, None):
+        if parent >= 0:
+            sees[i] |= sees[parent]
+    return sees
 
 
 def _back(block: Block | None) -> Iterator[Block]:
