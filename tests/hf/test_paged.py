@@ -48,9 +48,9 @@ OTHERS: dict[str, Any] = {
     "cohere": lambda: hf.CohereConfig(**PLAIN_SIZES),
     "heads of 20": lambda: hf.LlamaConfig(**{**SIZES, "head_dim": 20}),
     "gemma2": lambda: hf.Gemma2Config(**SIZES),
-    "llama4 kinds": lambda: hf.Llama4TextConfig(**SIZES, attention_chunk_size=5, num_local_experts=1),
+    "llama4": lambda: hf.Llama4TextConfig(**SIZES, attention_chunk_size=5, num_local_experts=1),
 }
-REFUSED = {"gemma2": "no attention that can be replaced"}
+REFUSED = {"gemma2": "no attention that can be replaced", "llama4": "attention within chunks"}
 """Soft limits are no ScaledDotProductAttention."""
 
 
@@ -65,7 +65,7 @@ def graph(tmp_path_factory: Any) -> Any:
     return made
 
 
-@pytest.mark.parametrize("name", [name for name in OTHERS if name != "llama4 kinds"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_right_or_refused(name: str, graph: Any, monkeypatch: Any) -> None:
     """Rows over pages are those of passes without a cache, or the reason why not is said."""
     monkeypatch.setitem(tiny.CONFIGS, name, OTHERS[name])
