@@ -55,14 +55,19 @@ def test_programs(name: str, lanes: int, data: Any) -> None:
     run_program(name, examined(name).open(lanes), data)
 
 
-def run_program(name: str, arena: Arena, data: Any, longest: int = 9) -> None:
-    """Draw a program, run it, compare every row; in the end nothing is left in the arena."""
+def run_program(name: str, arena: Arena, data: Any, longest: int = 9, grows: bool = False) -> None:
+    """Draw a program, run it, compare every row; in the end nothing is left in the arena.
+
+    ``grows``: trees may be added to, pass after pass.
+    """
     sessions = [Session(arena, data.draw(st.lists(TOKENS, min_size=1, max_size=longest)))]
     checked = 0
     for _ in range(data.draw(st.integers(3, 9))):
         session = data.draw(st.sampled_from(sessions))
         match data.draw(
-            st.sampled_from(["step", "step", "step", "together", "rewind", "fork", "new", "close", "compact"])
+            st.sampled_from(
+                ["step", "step", "step", "together", "rewind", "fork", "new", "close", "grow" if grows else "compact"]
+            )
         ):
             case "step":
                 tree = data.draw(trees())
@@ -75,6 +80,17 @@ def run_program(name: str, arena: Arena, data: Any, longest: int = 9) -> None:
                     checked += agree(name, rows, ask.session)
                 for ask in asks:
                     ask.session.commit(verdict(data, ask.tree))
+            case "grow":
+                tree = data.draw(trees(3))
+                checked += agree(name, forward(session, tree), session)
+                for _ in range(3):
+                    before = len(tree)
+                    for _ in range(data.draw(st.integers(1, 3))):
+                        live = [ROOT, *tree.live()]
+                        tree.add(data.draw(TOKENS), data.draw(st.sampled_from(live)))
+                    if fresh := [node for node in tree.live() if node >= before]:
+                        checked += agree(name, forward(session, tree, fresh=fresh), session)
+                session.commit(verdict(data, tree))
             case "rewind":
                 session.rewind(data.draw(st.integers(1, len(session.tokens))))
             case "fork" if len(sessions) < 4:
@@ -173,7 +189,7 @@ def test_programs_on_pages(name: str, fixed: bool, paged_graphs: Any, data: Any)
     from decodery.model.openvino.paged import PagedArena
 
     arena = PagedArena(paged_graphs(name, fixed))
-    run_program(name, arena, data, longest=40)  # beyond one block
+    run_program(name, arena, data, longest=40, grows=True)  # beyond one block
     arena.pages.check()
     assert arena.pages.live == 0
 
