@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,14 +55,19 @@ def test_programs(name: str, lanes: int, data: Any) -> None:
     run_program(name, examined(name).open(lanes), data)
 
 
-def run_program(name: str, arena: Arena, data: Any) -> None:
-    """Draw a program, run it, compare every row; in the end nothing is left in the arena."""
-    sessions = [Session(arena, data.draw(st.lists(TOKENS, min_size=1, max_size=9)))]
+def run_program(name: str, arena: Arena, data: Any, longest: int = 9, grows: bool = False) -> None:
+    """Draw a program, run it, compare every row; in the end nothing is left in the arena.
+
+    ``grows``: trees may be added to, pass after pass.
+    """
+    sessions = [Session(arena, data.draw(st.lists(TOKENS, min_size=1, max_size=longest)))]
     checked = 0
     for _ in range(data.draw(st.integers(3, 9))):
         session = data.draw(st.sampled_from(sessions))
         match data.draw(
-            st.sampled_from(["step", "step", "step", "together", "rewind", "fork", "new", "close", "compact"])
+            st.sampled_from(
+                ["step", "step", "step", "together", "rewind", "fork", "new", "close", "grow" if grows else "compact"]
+            )
         ):
             case "step":
                 tree = data.draw(trees())
@@ -74,12 +80,23 @@ def run_program(name: str, arena: Arena, data: Any) -> None:
                     checked += agree(name, rows, ask.session)
                 for ask in asks:
                     ask.session.commit(verdict(data, ask.tree))
+            case "grow":
+                tree = data.draw(trees(3))
+                checked += agree(name, forward(session, tree), session)
+                for _ in range(3):
+                    before = len(tree)
+                    for _ in range(data.draw(st.integers(1, 3))):
+                        live = [ROOT, *tree.live()]
+                        tree.add(data.draw(TOKENS), data.draw(st.sampled_from(live)))
+                    if fresh := [node for node in tree.live() if node >= before]:
+                        checked += agree(name, forward(session, tree, fresh=fresh), session)
+                session.commit(verdict(data, tree))
             case "rewind":
                 session.rewind(data.draw(st.integers(1, len(session.tokens))))
             case "fork" if len(sessions) < 4:
                 sessions.append(session.fork())
             case "new" if len(sessions) < 4:
-                sessions.append(Session(arena, data.draw(st.lists(TOKENS, min_size=1, max_size=9))))
+                sessions.append(Session(arena, data.draw(st.lists(TOKENS, min_size=1, max_size=longest))))
             case "close" if len(sessions) > 1:
                 session.close()
                 sessions.remove(session)
@@ -115,24 +132,66 @@ def examined(name: str) -> Any:
 def graphs(tmp_path_factory: Any) -> Any:
     """Tiny networks as OpenVINO graphs."""
     pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
-    from decodery.model.openvino.backend import OpenVinoBackend
     from decodery.model.openvino.convert import GRAPH, convert
 
     @cache
-    def backend(name: str) -> OpenVinoBackend:
-        folder = tmp_path_factory.mktemp("graphs")
+    def graph(name: str) -> Path:
+        folder: Path = tmp_path_factory.mktemp("graphs")
         convert(network(name), folder)
-        return OpenVinoBackend(folder / GRAPH, network(name).config)
+        return folder / GRAPH
 
-    return backend
+    return graph
+
+
+@pytest.fixture(scope="session")
+def stateful(graphs: Any) -> Any:
+    """The same with the cache in the graph's own state."""
+    from decodery.model.openvino.backend import OpenVinoBackend
+
+    return cache(lambda name: OpenVinoBackend(graphs(name), network(name).config))
+
+
+@pytest.fixture(scope="session")
+def paged_graphs(graphs: Any) -> Any:
+    """The same with paged attention; with ``fixed``, all sizes of passes have their graph."""
+    from decodery.model.openvino.paged import LADDER, OFTEN, PagedGraph
+
+    @cache
+    def graph(name: str, fixed: bool) -> PagedGraph:
+        made = PagedGraph(graphs(name), network(name).config, len(LADDER) if fixed else 0)
+        for size in LADDER:
+            for _ in range(OFTEN):
+                assert made.size_for(size) == 0
+            made.settle()
+            assert made.size_for(size) == (size if fixed else 0)
+        return made
+
+    return graph
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "gemma3 (sliding and full)"])
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_programs_on_openvino(name: str, graphs: Any, data: Any) -> None:
+def test_programs_on_openvino(name: str, stateful: Any, data: Any) -> None:
     """The same programs over a cache that can only be appended to."""
-    run_program(name, SlotArena(graphs(name)), data)
+    run_program(name, SlotArena(stateful(name)), data)
+
+
+PAGED = ["llama", "qwen3", "gpt2", "gemma", "gemma3 (sliding and full)", "mistral (sliding)"]
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["any size", "fixed sizes"])
+@pytest.mark.parametrize("name", PAGED)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_programs_on_pages(name: str, fixed: bool, paged_graphs: Any, data: Any) -> None:
+    """The same programs over a paged cache; in the end no block is left."""
+    from decodery.model.openvino.paged import PagedArena
+
+    arena = PagedArena(paged_graphs(name, fixed))
+    run_program(name, arena, data, longest=40, grows=True)  # beyond one block
+    arena.pages.check()
+    assert arena.pages.live == 0
 
 
 @pytest.mark.parametrize("name", CONFIGS)
