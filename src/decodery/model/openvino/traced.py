@@ -1,0 +1,116 @@
+"""A network as an OpenVINO graph: traced with a cache that concatenates and masks given as inputs.
+
+OpenVINO then makes the cache the graph's state.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from openvino import opset13 as ops
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from decodery.core.values import Tensor
+from decodery.model.torch.backend import cache_name
+from decodery.model.torch.facts import windows_of
+
+
+class _Appending(CacheLayerMixin):
+    """A layer's cache while it is traced: what came before, and this pass behind it."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.states = keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        keys, values = self.states
+        self.states = torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
+        return self.states
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Given at the start."""
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.states[0].shape[2] + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return int(self.states[0].shape[2])
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class _Traced(torch.nn.Module):
+    """The network as a function of tensors only."""
+
+    def __init__(self, network: PreTrainedModel, kinds: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.kinds = network, kinds
+
+    def forward(self, ids: Tensor, positions: Tensor, columns: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        masks, past = rest[: len(self.kinds)], rest[len(self.kinds) :]
+        layers = [_Appending(keys, values) for keys, values in zip(past[::2], past[1::2], strict=True)]
+        answer = self.network(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=masks[0] if len(masks) == 1 else dict(zip(self.kinds, masks, strict=True)),
+            use_cache=True,
+            logits_to_keep=columns,
+            **{cache_name(self.network): Cache(layers=list(layers))},
+        )
+        return (answer.logits, *(states for layer in layers for states in layer.states))
+
+
+def traced(network: PreTrainedModel) -> Any:
+    """The graph of a network, its cache made the graph's state."""
+    config = network.config.get_text_config()
+    kinds = sorted(windows_of(config))
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    n, t = 3, 5
+    past = [torch.zeros(1, heads, t, size) for _ in range(2 * config.num_hidden_layers)]
+    masks = [torch.zeros(1, 1, n, t + n) for _ in kinds]
+    example = (torch.zeros(1, n, dtype=torch.long), torch.arange(t, t + n)[None], torch.tensor([1, 2]), *masks, *past)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of branches that depend on what never changes here
+        graph = openvino.convert_model(_Traced(network, kinds), example_input=example)
+    states = [f"state.{i}" for i in range(len(past))]
+    names = ["input_ids", "position_ids", "columns", *(f"mask.{kind}" for kind in kinds), *states]
+    shapes = [[1, -1], [1, -1], [-1], *([[1, 1, -1, -1]] * len(kinds)), *([[-1, heads, -1, size]] * len(past))]
+    for port, name, shape in zip(graph.inputs, names, shapes, strict=True):
+        port.get_tensor().set_names({name})
+        port.get_node().set_partial_shape(openvino.PartialShape(shape))
+    for port, name in zip(graph.outputs, ["logits", *(f"after.{name}" for name in states)], strict=True):
+        port.get_tensor().set_names({name})
+    graph.validate_nodes_and_infer_types()
+    _make_stateful(graph, states, heads, size)
+    return graph
+
+
+def _make_stateful(graph: Any, states: Sequence[str], heads: int, size: int) -> None:
+    """Inputs and outputs of the cache become variables, in the shape that the CPU plugin fuses with attention."""
+    from openvino._offline_transformations import apply_make_stateful_transformation
+
+    beams = ops.parameter(openvino.PartialShape([-1]), np.int32, name="beam_idx")
+    beams.output(0).get_tensor().set_names({"beam_idx"})
+    graph.add_parameters([beams])
+    for port in graph.inputs:
+        if port.any_name in states:
+            readers = port.get_target_inputs()
+            chosen = ops.gather(port, beams.output(0), ops.constant(0, dtype=np.int64))
+            for reader in readers:
+                reader.replace_source_output(chosen.output(0))
+    graph.validate_nodes_and_infer_types()
+    apply_make_stateful_transformation(graph, {name: f"after.{name}" for name in states})
+    rows = ops.gather(ops.shape_of(beams.output(0), output_type="i64"), ops.constant([0]), ops.constant(0))
+    empty = ops.concat([rows, *(ops.constant(np.array([d], np.int64)) for d in (heads, 0, size))], 0)
+    for node in list(graph.get_ops()):
+        if node.get_type_name() == "ReadValue":
+            node.set_arguments([ops.broadcast(ops.constant(0.0, dtype=np.float32), empty)])
+    graph.validate_nodes_and_infer_types()
