@@ -135,7 +135,7 @@ def test_any_vocabulary(size: int) -> None:
 
 @pytest.mark.parametrize(("size", "effect"), [(5, True), (5, False), (70, True), (70, False)])
 def test_a_graph_has_the_windows_of_its_network(size: int, effect: bool, tmp_path: Any) -> None:
-    pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install 'openvino>=2026.4'")
     from decodery.model.openvino.backend import OpenVinoBackend
     from decodery.model.openvino.convert import GRAPH, convert
 

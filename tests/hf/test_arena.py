@@ -131,7 +131,7 @@ def examined(name: str) -> Any:
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: Any) -> Any:
     """Tiny networks as OpenVINO graphs."""
-    pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install 'openvino>=2026.4'")
     from decodery.model.openvino.convert import GRAPH, convert
 
     @cache

@@ -20,7 +20,7 @@ from ..cases.loading_common import llama, saved, write_gguf
 from ..hf.test_decode import OPTIONS, PROMPTS, plain, tokenizer
 from ..hf.tiny import network
 
-openvino = pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
+openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'openvino>=2026.4'")
 
 
 @pytest.fixture(scope="session")

@@ -183,7 +183,7 @@ def _computed(config: Any) -> torch.dtype:
 def _no_openvino(kind: torch.dtype, device: torch.device, change: Sequence[Change]) -> str:
     """Why OpenVINO cannot be used; empty if it can."""
     if importlib.util.find_spec("openvino") is None:
-        return "it is not installed: pip install decodery[openvino]"
+        return "it is not installed: pip install 'openvino>=2026.4'"
     if device.type != "cpu" or kind != torch.float32:
         return f"it runs float32 on CPUs, not {str(kind).removeprefix('torch.')} on {device.type}"
     lacking = [part for part in change if not part.needs <= {Cap.TREE}]

@@ -54,9 +54,9 @@ def keep_halves(graph: Any, dtype: torch.dtype | None) -> None:
     """Keep, in place, the matrices of an OpenVINO graph in ``dtype``, if that has 16 bits, where all numbers are its own."""
     if dtype not in HALVES:
         return
-    made: dict[bytes, Any] = {}
+    made: dict[tuple[tuple[int, ...], bytes], Any] = {}
     for port, matrix in _matrices(graph):
-        whole = blake2b(matrix).digest()
+        whole = matrix.shape, blake2b(matrix).digest()
         if whole not in made:
             floats = torch.from_numpy(matrix)
             halves = floats.to(dtype)
