@@ -21,7 +21,7 @@ from . import tiny
 from .test_arena import agree
 from .tiny import SIZES, VOCAB, network
 
-pytest.importorskip("openvino", reason="the openvino extra is not installed: pip install decodery[openvino]")
+pytest.importorskip("openvino", reason="openvino is not installed: pip install 'openvino>=2026.4'")
 
 import openvino
 
