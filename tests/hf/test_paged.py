@@ -26,8 +26,9 @@ pytest.importorskip("openvino", reason="openvino is not installed: pip install '
 import openvino
 
 from decodery.model.openvino import paged as module
-from decodery.model.openvino.convert import GRAPH, _graph
+from decodery.model.openvino.convert import GRAPH
 from decodery.model.openvino.paged import LADDER, OFTEN, PagedArena, PagedGraph, paged
+from decodery.model.openvino.traced import traced
 
 PLAIN_SIZES = {name: size for name, size in SIZES.items() if name != "head_dim"}
 GPT_SIZES: Any = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 96}
@@ -59,7 +60,7 @@ def graph(tmp_path_factory: Any) -> Any:
     @cache
     def made(name: str) -> Path:
         path: Path = tmp_path_factory.mktemp("paged") / GRAPH
-        openvino.save_model(_graph(network(name)), path, compress_to_fp16=False)
+        openvino.save_model(traced(network(name)), path, compress_to_fp16=False)
         return path
 
     return made

@@ -83,11 +83,29 @@ def test_lossless(draft: str, verify: str, n: int, prompts: Any, reference: Any,
 
 
 @pytest.fixture(scope="session")
-def warm(prompts: Any, smollm2: Any) -> Any:
+def fastest() -> Any:
+    """The demo model over OpenVINO: the codes of its file, and a cache in pages."""
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install 'openvino>=2026.4'")
+    return decodery.load("smollm2", backend="openvino")
+
+
+def test_the_default_answers_as_transformers(prompts: Any, reference: Any, fastest: Any) -> None:
+    """Weights as codes, pages and drafts by plan: the same tokens, one prompt at a time and six at once."""
+    assert type(fastest.arena()).__name__ == "PagedArena"
+    options: Any = {"draft": "auto", "plan": "auto", "max_new_tokens": NEW}
+    outputs = [decodery.decode(fastest, prompt, **options) for prompt in prompts[:20]]
+    outputs += decodery.decode(fastest, prompts[:6], **options)
+    wrong = [i for i, output in enumerate(outputs) if not same(output.tokens, reference(i % 20))]
+    assert not wrong, f"answers {wrong} differ from transformers"
+    assert sum(output.stats.accepted for output in outputs) > 20
+
+
+@pytest.fixture(scope="session")
+def warm(prompts: Any, smollm2: Any, request: Any) -> Any:
     """20 prompts on each backend, read once: a drafter finds them in the cache of their sessions."""
     models = [smollm2]
     if importlib.util.find_spec("openvino"):
-        models.insert(0, decodery.load("smollm2", dtype="float32", backend="openvino"))
+        models.insert(0, request.getfixturevalue("fastest"))
 
     @cache
     def sessions(number: int) -> list[Any]:

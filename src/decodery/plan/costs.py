@@ -17,7 +17,7 @@ from decodery.model.turn import forward
 DRIFT = 0.1
 """Weight of a new observation in the averages of time."""
 
-FORMAT = 2
+FORMAT = 3
 """Part of what identifies kept costs; raise it when they change their meaning."""
 
 
