@@ -6,10 +6,15 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 import decodery
 from decodery.core.errors import PartsClash
-from decodery.core.values import Cap
+from decodery.core.law import Law
+from decodery.core.stats import Stats
+from decodery.core.step import Step, Verdict
+from decodery.core.tree import TokenTree
+from decodery.core.values import Cap, Rows
 from decodery.draft.auto import Auto
 from decodery.model.load import load
 from decodery.model.toy import ToyModel
@@ -93,3 +98,19 @@ def test_an_answer_says_how_much_faster_it_was(tiny: str, monkeypatch: pytest.Mo
     plain = json.loads(call("run", "w5 w9 w12", "-m", tiny, "-n", "8", "-d", "none", "--plan", "off", "--json").stdout)
     assert plain["stats"]["plain_forward_seconds"] == 0
     assert plain["tokens"] == told["tokens"]
+
+
+def test_an_answer_without_accepted_drafts_claims_no_speed() -> None:
+    """What plain decoding takes is measured in the answer itself; a planner's old opinion counts where it drafted all along."""
+    stats = Stats(seconds=10.0, first=0.5)
+    rows = Rows(torch.zeros(1, 3), (0,))
+    for _ in range(20):
+        stats.add(
+            Step(TokenTree(), rows, Law(rows.logits, True), Verdict((), (1,)), [1], {"forward": 0.4, "text": 0.1})
+        )
+    stats.compare(4.0)
+    assert stats.plain == pytest.approx(0.5)
+    assert stats.speedup == pytest.approx(1.0)
+    drafted = Stats(seconds=10.0, first=0.5, tokens=20)
+    drafted.compare(4.0)
+    assert drafted.plain == 4.0

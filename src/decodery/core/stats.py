@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 from decodery.core.step import Step
 from decodery.core.values import Rows
 
+FEW = 8
+"""Fewer steps without drafts say too little of what plain decoding takes."""
+
 T = TypeVar("T")
 Asks = list[Any]
 
@@ -21,7 +24,9 @@ class Stats:
 
     ``seconds`` is wall time from the call to the last token, ``first`` to the first token; ``phases`` splits the steps.
     ``forwards`` counts the target's passes that ended in a verdict (a long prompt takes further ones before the first).
-    ``plain``: seconds of a forward of one token, as a planner knows it; 0 where none does.
+    ``plain``: seconds of a step without drafts: the mean of those in this answer or, where it has fewer than ``FEW``, what
+    a planner thinks that a forward of one token costs; 0 where neither is known. ``undrafted``, ``undrafted_seconds``:
+    how many steps after the first had no drafts, and what they took.
     ``accepted_at[d]`` counts accepted drafts ``d`` levels below the root. ``calls``: see ``Step.calls``.
     """
 
@@ -35,6 +40,8 @@ class Stats:
     first: float = 0.0
     lossless: bool = True
     plain: float = 0.0
+    undrafted: int = 0
+    undrafted_seconds: float = 0.0
     phases: dict[str, float] = field(default_factory=dict)
     drafted_at: Counter[int] = field(default_factory=Counter)
     accepted_at: Counter[int] = field(default_factory=Counter)
@@ -49,6 +56,9 @@ class Stats:
         self.drafted_at.update(step.tree.depths)
         self.accepted_at.update(range(1, len(step.verdict.path) + 1))
         self.calls.update(step.calls)
+        if len(step.tree) == 0 and self.forwards > 1:  # the first step read the prompt
+            self.undrafted += 1
+            self.undrafted_seconds += sum(step.seconds.values())
         for phase, seconds in step.seconds.items():
             self.phases[phase] = self.phases.get(phase, 0.0) + seconds
 
@@ -66,6 +76,10 @@ class Stats:
         if self.seconds <= self.first:
             return self.tokens / max(self.seconds, 1e-9)
         return max(self.tokens - 1, 0) / (self.seconds - self.first)
+
+    def compare(self, forward: float) -> None:
+        """Set ``plain``; ``forward``: what a planner thinks that a forward of one token costs, in seconds."""
+        self.plain = self.undrafted_seconds / self.undrafted if self.undrafted >= FEW else forward
 
     @property
     def speedup(self) -> float:
