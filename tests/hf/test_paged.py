@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers as hf
 
 from decodery.core.tree import TokenTree
@@ -64,6 +65,18 @@ def graph(tmp_path_factory: Any) -> Any:
         return path
 
     return made
+
+
+def test_a_conversion_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's converter sends its maker usage data by default; ours must not, for conversion is the default here."""
+    sent = []
+    telemetry = pytest.importorskip("openvino_telemetry", reason="there is nothing that could send")
+    for name in ("__init__", "send_event", "start_session", "end_session"):
+        monkeypatch.setattr(telemetry.Telemetry, name, lambda *given, **_: sent.append(given))
+    traced(network("llama"))
+    assert not sent
+    openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
+    assert sent, "the test would not notice"
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -108,9 +108,9 @@ def test_an_answer_without_accepted_drafts_claims_no_speed() -> None:
         stats.add(
             Step(TokenTree(), rows, Law(rows.logits, True), Verdict((), (1,)), [1], {"forward": 0.4, "text": 0.1})
         )
-    stats.compare(4.0)
+    stats.set_plain(4.0)
     assert stats.plain == pytest.approx(0.5)
     assert stats.speedup == pytest.approx(1.0)
     drafted = Stats(seconds=10.0, first=0.5, tokens=20)
-    drafted.compare(4.0)
+    drafted.set_plain(4.0)
     assert drafted.plain == 4.0

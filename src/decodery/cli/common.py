@@ -29,7 +29,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 COMMANDS_WITH_DEFAULTS = ("run", "chat", "compare", "profile", "bench", "index", "doctor", "fit-tree")
 PARTS = {name: role for name, role in ROLES.items() if role.recipe}
-DEFAULTS = {"backend", "change", "device", "dtype", "max_new_tokens", "model", "revision", "system", *PARTS}
+DEFAULTS = {"backend", "change", "device", "dtype", "max_new_tokens", "model", "plan", "revision", "system", *PARTS}
 """What a configuration file may set."""
 
 tracebacks = False

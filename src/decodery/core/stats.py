@@ -77,8 +77,8 @@ class Stats:
             return self.tokens / max(self.seconds, 1e-9)
         return max(self.tokens - 1, 0) / (self.seconds - self.first)
 
-    def compare(self, forward: float) -> None:
-        """Set ``plain``; ``forward``: what a planner thinks that a forward of one token costs, in seconds."""
+    def set_plain(self, forward: float) -> None:
+        """``forward``: what a planner thinks that a forward of one token costs, in seconds."""
         self.plain = self.undrafted_seconds / self.undrafted if self.undrafted >= FEW else forward
 
     @property

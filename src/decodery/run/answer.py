@@ -102,7 +102,7 @@ class _Driver:
                     rest = stop.text.finish() if stop.text is not None else ""
                     output.finish_reason = stop.reason or ""
                     if self._joint is not None and len(stops) == 1:
-                        output.stats.compare(self._joint.costs(1))
+                        output.stats.set_plain(self._joint.costs(1))
                     piece = Piece(rest, None, i)
                 output.text += piece.text
                 if piece.text or piece.step is not None:

@@ -6,7 +6,8 @@ OpenVINO then makes the cache the graph's state.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def traced(network: PreTrainedModel) -> Any:
     past = [torch.zeros(1, heads, t, size) for _ in range(2 * config.num_hidden_layers)]
     masks = [torch.zeros(1, 1, n, t + n) for _ in kinds]
     example = (torch.zeros(1, n, dtype=torch.long), torch.arange(t, t + n)[None], torch.tensor([1, 2]), *masks, *past)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _unobserved():
         warnings.simplefilter("ignore")  # the tracer warns of branches that depend on what never changes here
         graph = openvino.convert_model(_Traced(network, kinds), example_input=example)
     states = [f"state.{i}" for i in range(len(past))]
@@ -91,6 +92,24 @@ def traced(network: PreTrainedModel) -> Any:
     graph.validate_nodes_and_infer_types()
     _make_stateful(graph, states, heads, size)
     return graph
+
+
+@contextmanager
+def _unobserved() -> Iterator[None]:
+    """Keep OpenVINO's converter from telling its maker of each conversion, as it does by default: no user was asked.
+
+    Its modules hold the sender as ``tm``; where that package is missing they hold the stub that takes its place here.
+    """
+    from openvino.tools.ovc import convert_impl, telemetry_stub, telemetry_utils, utils
+
+    senders = [(module, module.tm) for module in (convert_impl, telemetry_utils, utils) if hasattr(module, "tm")]
+    try:
+        for module, _ in senders:
+            module.tm = telemetry_stub
+        yield
+    finally:
+        for module, sender in senders:
+            module.tm = sender
 
 
 def _make_stateful(graph: Any, states: Sequence[str], heads: int, size: int) -> None:
