@@ -76,6 +76,16 @@ def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path, monkeypatch: A
         decodery.decode(model, PROMPTS[0], draft="model")
 
 
+def test_a_conversion_that_would_take_all_memory_is_not_begun(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """It holds several copies in float32; the default then runs torch, which needs one in the dtype of the file."""
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
+    monkeypatch.setattr("decodery.model.openvino.convert.memory_bytes", lambda: 1000)
+    with pytest.raises(BadModel, match=r"converting it needs about .* GiB of memory, this machine has"):
+        decodery.load(folder, backend="openvino")
+    assert decodery.load(folder, backend="auto").backend == "torch"
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_a_graph_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
     monkeypatch.setattr("decodery.model.openvino.convert.check", lambda *_: "logits differ by 9")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,14 @@ def network_of(path: str, **options: Any) -> PreTrainedModel:
         raise BadModel(f"weights at {path} have another shape than its config.json says: {names}")
     ready: PreTrainedModel = network.eval()
     return ready
+
+
+def memory_bytes() -> int:
+    """The machine's memory; where the system does not tell, more than any model needs."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 60
 
 
 def first_line(error: BaseException) -> str:

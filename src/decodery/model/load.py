@@ -18,7 +18,7 @@ from decodery.core.errors import BadModel
 from decodery.core.text import Text
 from decodery.core.values import Cap
 from decodery.model.change import Change
-from decodery.model.checkpoint import config_of, first_line, network_of, tokenizer_of
+from decodery.model.checkpoint import config_of, first_line, memory_bytes, network_of, tokenizer_of
 from decodery.model.model import Model
 from decodery.model.resolve import DEMO, place_of
 
@@ -198,11 +198,3 @@ def _fits(folder: Path) -> None:
         raise BadModel(
             f"its weights take {weights / 2**30:.1f} GiB, this machine has {memory / 2**30:.1f} GiB; take a smaller model"
         )
-
-
-def memory_bytes() -> int:
-    """The machine's memory; where the system does not tell, more than any model needs."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 1 << 60
