@@ -88,6 +88,9 @@ class Arena(ABC):
     def _compute(self, feed: Feed) -> Answer:
         """Rows of the wanted nodes; the new nodes are already in ``self.nodes``."""
 
+    def settle(self) -> None:
+        """Wait for what is being prepared in the background: it makes later passes faster, and present ones slower."""
+
     def _freed(self, handle: Handle, node: Node) -> None:
         """A node has gone."""
 

@@ -28,8 +28,9 @@ from decodery.model.torch.facts import UNLIMITED, context_of, rope_border, windo
 
 LOG = logging.getLogger(__name__)
 
-LADDER = (1, 2, 4, 6, 8, 12, 16)
-"""The sizes that graphs of their own are compiled for; a pass is padded up to the next."""
+LADDER = (1, 4, 8)
+"""The sizes that graphs of their own are compiled for; a pass is padded up to the next. (A graph for 2 was no faster than
+one for 4, and each takes memory.)"""
 
 OFTEN = 3
 """How many passes of a size are seen before its graph is compiled."""
@@ -127,6 +128,9 @@ class PagedArena(Arena):
         self.pages = Pages(self.nodes, graph.form.window)
         self._copied: tuple[Any, Any, Floats] | None = None
         self._store = self._opened(SPARE + 1 + -(-min(ROOM, self.context) // BLOCK))
+
+    def settle(self) -> None:
+        self.graph.settle()
 
     def _freed(self, handle: Handle, node: Node) -> None:
         self.pages.freed(handle)
