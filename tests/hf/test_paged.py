@@ -28,7 +28,7 @@ import openvino
 
 from decodery.model.openvino import paged as module
 from decodery.model.openvino.convert import GRAPH
-from decodery.model.openvino.paged import LADDER, OFTEN, PagedArena, PagedGraph, paged
+from decodery.model.openvino.paged import LADDER, PagedArena, PagedGraph, paged
 from decodery.model.openvino.traced import traced
 
 PLAIN_SIZES = {name: size for name, size in SIZES.items() if name != "head_dim"}
@@ -174,9 +174,11 @@ def test_an_interrupt_while_slots_are_copied(llama: PagedGraph) -> None:
 
 
 def test_sizes_are_compiled_when_they_are_wanted_often(graph: Any, caplog: Any, monkeypatch: Any) -> None:
+    often = 3
+    monkeypatch.setattr(module, "OFTEN", often)
     made = PagedGraph(graph("llama"), network("llama").config, 1)
     session = Session(PagedArena(made), [5, 9, 12, 7])
-    for i in range(OFTEN):
+    for i in range(often):
         assert made.size_for(3) == 0
         agree("llama", forward(session, TokenTree.chain([6, 7])), session)
         session.commit([10 + i])
@@ -184,7 +186,7 @@ def test_sizes_are_compiled_when_they_are_wanted_often(graph: Any, caplog: Any, 
     assert made.size_for(3) == 4
     agree("llama", forward(session, TokenTree.chain([6, 7])), session)
     assert list(session.arena._store.requests) == [0, 4]  # type: ignore[attr-defined]
-    for _ in range(OFTEN):
+    for _ in range(often):
         assert made.size_for(1) == 0
     made.settle()
     assert made.size_for(1) == 0, "one size was allowed"
@@ -193,7 +195,7 @@ def test_sizes_are_compiled_when_they_are_wanted_often(graph: Any, caplog: Any, 
     failing = PagedGraph(graph("llama"), network("llama").config, 2)
     monkeypatch.setattr(failing, "_compiled", lambda _: 1 / 0)
     session = Session(PagedArena(failing), [5, 9, 12, 7])
-    for i in range(OFTEN + 2):
+    for i in range(often + 2):
         agree("llama", forward(session, TokenTree.chain([6, 7])), session)
         session.commit([10 + i])
     failing.settle()

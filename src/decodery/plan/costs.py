@@ -61,6 +61,8 @@ class Costs:
 
     def correct(self, n: int, seconds: float, after: int | None = None) -> None:
         """A forward of ``n`` tokens took this long: the nearest size moves, and the others as far as order demands."""
+        if after not in (None, n):  # graphs of fixed sizes, once they are there, take away what a change costs
+            self.switch += DRIFT * (max(0.0, seconds - self(n)) - self.switch)
         near = min(self.table, key=lambda size: abs(size - n))
         ratio = min(max(seconds / self(n, after), 0.5), 2.0)
         self.table[near] *= 1 + DRIFT * (ratio - 1)
