@@ -173,38 +173,42 @@ def test_an_interrupt_while_slots_are_copied(llama: PagedGraph) -> None:
     agree("llama", forward(session, TokenTree.chain([8, 9])), session)
 
 
-def test_sizes_are_compiled_when_they_are_wanted_often(graph: Any, caplog: Any, monkeypatch: Any) -> None:
-    often = 3
-    monkeypatch.setattr(module, "OFTEN", often)
-    made = PagedGraph(graph("llama"), network("llama").config, 1)
-    session = Session(PagedArena(made), [5, 9, 12, 7])
-    for i in range(often):
-        assert made.size_for(3) == 0
+def test_sizes_are_compiled_after_a_while(graph: Any, caplog: Any, monkeypatch: Any) -> None:
+    """One after another in the background, not more than allowed; until then, and where it fails, any size is served."""
+    monkeypatch.setattr(module, "PATIENCE", 4)
+
+    def passes(made: PagedGraph, count: int) -> Session:
+        session = Session(PagedArena(made), [5, 9, 12, 7])
+        for i in range(count):
+            agree("llama", forward(session, TokenTree.chain([6, 7])), session)
+            session.commit([10 + i])
+        return session
+
+    made = PagedGraph(graph("llama"), network("llama").config, 2)
+    session = passes(made, 4)
+    assert made._thread is None
+    assert list(session.arena._store.requests) == [0]  # type: ignore[attr-defined]
+    for size in LADDER[:2]:
         agree("llama", forward(session, TokenTree.chain([6, 7])), session)
-        session.commit([10 + i])
-    made.settle()
-    assert made.size_for(3) == 4
+        assert made._thread is not None
+        made._thread.join()
+        assert size in made._ready
     agree("llama", forward(session, TokenTree.chain([6, 7])), session)
     assert list(session.arena._store.requests) == [0, 4]  # type: ignore[attr-defined]
-    for _ in range(often):
-        assert made.size_for(1) == 0
-    made.settle()
-    assert made.size_for(1) == 0, "one size was allowed"
-    assert made.size_for(max(LADDER) + 1) == 0
+    made.prepare()
+    assert [made.size_for(n) for n in (1, 2, 4, 5, 8, 9)] == [1, 4, 4, 0, 0, 0]
 
     failing = PagedGraph(graph("llama"), network("llama").config, 2)
     monkeypatch.setattr(failing, "_compiled", lambda _: 1 / 0)
-    session = Session(PagedArena(failing), [5, 9, 12, 7])
-    for i in range(often + 2):
-        agree("llama", forward(session, TokenTree.chain([6, 7])), session)
-        session.commit([10 + i])
-    failing.settle()
+    passes(failing, 8)
+    failing.prepare()
     assert failing.size_for(3) == 0
     assert "cannot be compiled" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_arenas_of_several_threads_share_a_graph(graph: Any) -> None:
+def test_arenas_of_several_threads_share_a_graph(graph: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 9)
     made = PagedGraph(graph("llama"), network("llama").config, 2)
     failures: list[BaseException] = []
 
@@ -222,7 +226,7 @@ def test_arenas_of_several_threads_share_a_graph(graph: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    made.settle()
+    made.prepare()
     assert not failures
 
 

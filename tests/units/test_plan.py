@@ -159,10 +159,25 @@ def test_the_prompts_forward_is_no_sign_of_what_a_step_costs() -> None:
     joint.observe(1, 50.0, prefill=True)
     assert joint.costs(1) == 1.0
     joint.observe(1, 50.0, prefill=False)
+    assert joint.costs(1) == 1.0, (
+        "nor is the first step after it, for which the network changes from many tokens to few"
+    )
+    joint.observe(1, 50.0, prefill=False)
     assert joint.costs(1) > 1.0
     joint = JointPlan(Costs({1: 1.0, 2: 1.0, 4: 1.0}))
     joint.observe(1, 50.0, prefill=False)
     assert joint.costs(1) == 1.0, "of the very first nobody knows what came before it"
+
+
+def test_what_a_change_of_size_costs_is_learnt() -> None:
+    """It goes where passes no longer show it, and one that was disturbed teaches little."""
+    costs = Costs({1: 1.0, 2: 1.0, 4: 1.0}, 0.5)
+    for n in (4, 1) * 40:
+        costs.correct(n, 1.0, after=5 - n)
+    assert costs.switch < 0.01
+    assert costs(1) == pytest.approx(1.0, abs=0.4)
+    costs.correct(4, 100.0, after=1)
+    assert costs.switch < 0.2
 
 
 def test_the_planner_is_told_which_pass_read_a_prompt() -> None:

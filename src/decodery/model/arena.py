@@ -88,8 +88,8 @@ class Arena(ABC):
     def _compute(self, feed: Feed) -> Answer:
         """Rows of the wanted nodes; the new nodes are already in ``self.nodes``."""
 
-    def settle(self) -> None:
-        """Wait for what is being prepared in the background: it makes later passes faster, and present ones slower."""
+    def prepare(self) -> None:
+        """Do now what a backend does in the background after a while so that later passes are faster."""
 
     def _freed(self, handle: Handle, node: Node) -> None:
         """A node has gone."""

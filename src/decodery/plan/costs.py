@@ -62,7 +62,8 @@ class Costs:
     def correct(self, n: int, seconds: float, after: int | None = None) -> None:
         """A forward of ``n`` tokens took this long: the nearest size moves, and the others as far as order demands."""
         if after not in (None, n):  # graphs of fixed sizes, once they are there, take away what a change costs
-            self.switch += DRIFT * (max(0.0, seconds - self(n)) - self.switch)
+            extra = min(max(0.0, seconds - self(n)), self(n))  # a pass that was disturbed teaches little
+            self.switch += DRIFT * (extra - self.switch)
         near = min(self.table, key=lambda size: abs(size - n))
         ratio = min(max(seconds / self(n, after), 0.5), 2.0)
         self.table[near] *= 1 + DRIFT * (ratio - 1)
@@ -86,10 +87,9 @@ def cost_curve(model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int =
         session.commit([session.tokens[-1]])
         return seconds
 
-    for n in sizes:  # a backend may prepare itself in the background for a size that it meets often
-        for _ in range(WARMUP):
-            timed(n)
-        session.arena.settle()
+    session.arena.prepare()  # the costs are those of every pass but a process's first few hundred
+    for n in (n for n in sizes for _ in range(WARMUP)):
+        timed(n)
     for n in (sizes[0], *list(sizes) * repeats):
         for seconds in (fresh[n], steady[n]):
             seconds.append(timed(n))

@@ -169,7 +169,7 @@ class JointPlan:
         """Correct the costs by a real pass; one that read a prompt says nothing about steps."""
         if self._last and not prefill:
             self.costs.correct(positions, seconds, self._last)
-        self._last = positions
+        self._last = None if prefill else positions
 
 
 def _may_cut(tree: TokenTree) -> bool:

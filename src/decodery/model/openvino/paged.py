@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +31,9 @@ LADDER = (1, 4, 8)
 """The sizes that graphs of their own are compiled for; a pass is padded up to the next. (A graph for 2 was no faster than
 one for 4, and each takes memory.)"""
 
-OFTEN = 200
-"""How many passes of a size are seen before its graph is compiled. That takes over a second, in which decoding is half as
-fast, and saves 2 ms a pass, or 6 where the size changes: it does not pay within a single short answer."""
+PATIENCE = 200
+"""Passes before the sizes are compiled. Each takes over a second, in which decoding is half as fast, and saves 2 ms a pass,
+or 6 where the number of tokens changes: that does not pay within a single short answer."""
 
 ROOM = 4096
 """Tokens that a cache has room for at first; its memory is taken from the system as it is written."""
@@ -54,11 +53,11 @@ class PagedGraph:
     def __init__(self, source: Path, config: Any, most: int = 0) -> None:
         text = config.get_text_config()
         self.context = min(context_of(text), rope_border(text) or UNLIMITED)
-        self._most = most
         self._core = openvino.Core()
         self._lock = threading.Lock()
-        self._wanted: Counter[int] = Counter()
-        self._compiling: set[int] = set()
+        self._due = list(LADDER[:most])
+        self._passes = 0
+        self._thread: threading.Thread | None = None
         self._ready: dict[int, Any] = {}
         self._graph = self._core.read_model(source)
         self.form = page(self._graph, windows_of(text))
@@ -75,32 +74,28 @@ class PagedGraph:
     def size_for(self, n: int) -> int:
         """The size whose graph runs a pass of ``n`` new tokens of one text: the next of the ladder, or ``ANY``.
 
-        A size that is wanted often is compiled in the background and served from when it is ready.
+        After ``PATIENCE`` passes the sizes are compiled in the background, one after another, and serve from when they are
+        ready.
         """
+        self._passes += 1
+        if self._due and self._passes > PATIENCE:
+            with self._lock:
+                if self._due and (self._thread is None or not self._thread.is_alive()):
+                    size = self._due.pop(0)
+                    # Not a daemon: the compiler must not be at work while the interpreter is taken down.
+                    self._thread = threading.Thread(target=self._compile, args=(size,), name=f"decodery-compile-{size}")
+                    self._thread.start()
         size = next((size for size in LADDER if size >= n), ANY)
-        if size in self._ready:
-            return size
+        return size if size in self._ready else ANY
+
+    def prepare(self) -> None:
+        """Compile now, and wait for, all that would be compiled later."""
         with self._lock:
-            self._wanted[size] += 1
-            room = len(self._compiling) < self._most and not self.waiting
-            if room and self._wanted[size] >= OFTEN and size not in self._compiling:
-                self._compiling.add(size)
-                # Not a daemon: the compiler must not be at work while the interpreter is taken down.
-                self._thread = threading.Thread(target=self._compile, args=(size,), name=f"decodery-compile-{size}")
-                self._thread.start()
-        return ANY
-
-    _thread: threading.Thread | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a graph is being compiled now; one at a time, for it takes processors from the passes."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def settle(self) -> None:
-        """Wait for the graph that is being compiled, if there is one. For tests and measurements."""
+            due, self._due = self._due, []
         if self._thread is not None:
             self._thread.join()
+        for size in due:
+            self._compile(size)
 
     def _compile(self, size: int) -> None:
         try:
@@ -130,8 +125,8 @@ class PagedArena(Arena):
         self._copied: tuple[Any, Any, Floats] | None = None
         self._store = self._opened(SPARE + 1 + -(-min(ROOM, self.context) // BLOCK))
 
-    def settle(self) -> None:
-        self.graph.settle()
+    def prepare(self) -> None:
+        self.graph.prepare()
 
     def _freed(self, handle: Handle, node: Node) -> None:
         self.pages.freed(handle)
