@@ -60,12 +60,17 @@ class Costs:
         return self.table[a] + (self.table[b] - self.table[a]) * (n - a) / (b - a) + extra
 
     def correct(self, n: int, seconds: float, after: int | None = None) -> None:
-        """A forward of ``n`` tokens took this long: the nearest size moves, and the others as far as order demands."""
+        """A forward of ``n`` tokens took this long: the nearest size moves, and the others as far as order demands.
+
+        What it took longer after another number of tokens is what the change cost, and says nothing of the size.
+        """
         if after not in (None, n):  # graphs of fixed sizes, once they are there, take away what a change costs
             extra = min(max(0.0, seconds - self(n)), self(n))  # a pass that was disturbed teaches little
             self.switch += DRIFT * (extra - self.switch)
+            if extra:
+                return
         near = min(self.table, key=lambda size: abs(size - n))
-        ratio = min(max(seconds / self(n, after), 0.5), 2.0)
+        ratio = min(max(seconds / self(n), 0.5), 2.0)
         self.table[near] *= 1 + DRIFT * (ratio - 1)
         for size in self.table:
             bound = max if size > near else min
