@@ -1,4 +1,4 @@
-"""The fastest lossless drafts that need no training: what repeats, and what the model said before after the same token."""
+"""The fastest lossless drafts that need no training."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from decodery.run.registry import made
 
 @dataclass
 class Auto(Drafter):
-    """Takes the best drafts known for a model without a trained drafter: ``mix(suffix,recycling)``.
+    """Takes the best drafts known for a model without a trained drafter: ``suffix``.
 
-    Under ``plan="auto"`` only as much of them is forwarded as pays, so decoding is not slower than without drafts. Where the
+    (``mix(suffix,recycling)`` is as fast over many answers, and learns later in a first, short one.) Under ``plan="auto"`` only as much of them is forwarded as pays, so decoding is not slower than without drafts. Where the
     drafts do not fit (a search that explores by itself, a verifier for other trees, a model without tree attention), the
     request runs without any.
     """
@@ -30,7 +30,7 @@ class Auto(Drafter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._best: Drafter = made("draft", "mix", parts=(made("draft", "suffix"), made("draft", "recycling")))
+        self._best: Drafter = made("draft", "suffix")
 
     def inner(self) -> tuple[Drafter, ...]:
         return (self._best,)
