@@ -20,9 +20,9 @@ from decodery.run.registry import made
 class Auto(Drafter):
     """Takes the best drafts known for a model without a trained drafter: ``suffix``.
 
-    (``mix(suffix,recycling)`` is as fast over many answers, and learns later in a first, short one.) Under ``plan="auto"`` only as much of them is forwarded as pays, so decoding is not slower than without drafts. Where the
-    drafts do not fit (a search that explores by itself, a verifier for other trees, a model without tree attention), the
-    request runs without any.
+    ``mix(suffix,recycling)`` brings no more over many answers, and learns later in a first, short one. Under ``plan="auto"``
+    only as much is forwarded as promises to pay. Where the drafts do not fit (a search that explores by itself, a verifier
+    for other trees, a model without tree attention), the request runs without any.
     """
 
     optional = True

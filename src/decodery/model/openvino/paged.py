@@ -31,9 +31,9 @@ LADDER = (1, 4, 8)
 """The sizes that graphs of their own are compiled for; a pass is padded up to the next. (A graph for 2 was no faster than
 one for 4, and each takes memory.)"""
 
-PATIENCE = 200
-"""Passes before the sizes are compiled. Each takes over a second, in which decoding is half as fast, and saves 2 ms a pass,
-or 6 where the number of tokens changes: that does not pay within a single short answer."""
+PATIENCE = 300
+"""Passes before the next size is compiled. That takes two seconds, in which a pass takes 18 to 24 ms instead of 12 (SmolLM2,
+two cores), and then saves 2 ms a pass, or 6 where the number of tokens changes: it does not pay within a short answer."""
 
 ROOM = 4096
 """Tokens that a cache has room for at first; its memory is taken from the system as it is written."""
@@ -55,7 +55,8 @@ class PagedGraph:
         self.context = min(context_of(text), rope_border(text) or UNLIMITED)
         self._core = openvino.Core()
         self._lock = threading.Lock()
-        self._due = list(LADDER[:most])
+        self._sizes = LADDER[:most]
+        self._due = list(self._sizes)
         self._passes = 0
         self._thread: threading.Thread | None = None
         self._ready: dict[int, Any] = {}
@@ -67,26 +68,29 @@ class PagedGraph:
         # No cache folder: a compiled graph that is read back has lost the facts that paged attention needs.
         return self._core.compile_model(graph, "CPU", EXACT)
 
-    def request(self, size: int) -> Any:
-        """A new request of the graph for this size; requests share the weights."""
-        return self._ready[size].create_infer_request()
+    def key(self, size: int) -> int:
+        """Which graph runs passes of this size now: its own, or that for ``ANY``."""
+        return size if size in self._ready else ANY
+
+    def request(self, key: int) -> Any:
+        """A new request of the graph with this key; requests share the weights."""
+        return self._ready[key].create_infer_request()
 
     def size_for(self, n: int) -> int:
-        """The size whose graph runs a pass of ``n`` new tokens of one text: the next of the ladder, or ``ANY``.
+        """How many tokens a pass of ``n`` new tokens of one text is filled up to: the next size of the ladder, or ``ANY``.
 
-        After ``PATIENCE`` passes the sizes are compiled in the background, one after another, and serve from when they are
-        ready.
+        After every ``PATIENCE`` passes one more size is compiled in the background, and serves from when it is ready. Before
+        that passes are filled up too: the graph for any size then meets few sizes, each of which it must prepare for.
         """
         self._passes += 1
         if self._due and self._passes > PATIENCE:
             with self._lock:
                 if self._due and (self._thread is None or not self._thread.is_alive()):
-                    size = self._due.pop(0)
+                    size, self._passes = self._due.pop(0), 0
                     # Not a daemon: the compiler must not be at work while the interpreter is taken down.
                     self._thread = threading.Thread(target=self._compile, args=(size,), name=f"decodery-compile-{size}")
                     self._thread.start()
-        size = next((size for size in LADDER if size >= n), ANY)
-        return size if size in self._ready else ANY
+        return next((size for size in self._sizes if size >= n), ANY)
 
     def prepare(self) -> None:
         """Compile now, and wait for, all that would be compiled later."""
@@ -145,8 +149,9 @@ class PagedArena(Arena):
         texts = self.pages.plan(feed.handles)
         self._move()
         size = self.graph.size_for(len(feed.handles)) if len(texts) == 1 else ANY
-        if (request := self._store.requests.get(size)) is None:
-            request = self._store.requests[size] = self._request(size)
+        key = self.graph.key(size)
+        if (request := self._store.requests.get(key)) is None:
+            request = self._store.requests[key] = self._request(key)
         wanted = [row for row, handle in enumerate(feed.handles) if handle in feed.wanted]
         request.infer(self._inputs(feed, texts, wanted, size), share_inputs=True)
         rows = request.get_tensor("logits").data[0, : len(wanted)]
@@ -207,8 +212,8 @@ class PagedArena(Arena):
             cache[:, : before.shape[1]] = before
         return _Store(cache, [openvino.Tensor(part, shared_memory=True) for part in cache], {})
 
-    def _request(self, size: int) -> Any:
-        request = self.graph.request(size)
+    def _request(self, key: int) -> Any:
+        request = self.graph.request(key)
         for name, tensor in zip(self.graph.form.names(), self._store.tensors, strict=True):
             request.set_tensor(name, tensor)
         return request
