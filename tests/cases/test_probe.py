@@ -136,14 +136,16 @@ def test_any_vocabulary(size: int) -> None:
 @pytest.mark.parametrize(("size", "effect"), [(5, True), (5, False), (70, True), (70, False)])
 def test_a_graph_has_the_windows_of_its_network(size: int, effect: bool, tmp_path: Any) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed: pip install 'openvino>=2026.4'")
+    from decodery.model.facts import facts_of
     from decodery.model.openvino.backend import OpenVinoBackend
-    from decodery.model.openvino.convert import GRAPH, convert
+    from decodery.model.openvino.convert import convert
+    from decodery.model.openvino.folder import GRAPH
 
     kind = tf.MistralConfig if effect else tf.LlamaConfig
     network = random_network(kind(**SIZES, sliding_window=size))
     if effect:
         convert(network, tmp_path)
-        assert OpenVinoBackend(tmp_path / GRAPH, network.config).windows
+        assert OpenVinoBackend(tmp_path / GRAPH, facts_of(network)).windows
     else:
         with pytest.raises(BadModel, match="graph's"):
             convert(network, tmp_path)

@@ -15,6 +15,7 @@ from decodery.core.errors import DecoderyError
 from decodery.core.tree import ROOT, TokenTree
 from decodery.core.values import Cap, Rows, Site
 from decodery.model.arena import Arena
+from decodery.model.facts import facts_of
 from decodery.model.probe import examine
 from decodery.model.session import Ask, Session
 from decodery.model.slots import SlotArena
@@ -132,7 +133,8 @@ def examined(name: str) -> Any:
 def graphs(tmp_path_factory: Any) -> Any:
     """Tiny networks as OpenVINO graphs."""
     pytest.importorskip("openvino", reason="openvino is not installed: pip install 'openvino>=2026.4'")
-    from decodery.model.openvino.convert import GRAPH, convert
+    from decodery.model.openvino.convert import convert
+    from decodery.model.openvino.folder import GRAPH
 
     @cache
     def graph(name: str) -> Path:
@@ -148,17 +150,17 @@ def stateful(graphs: Any) -> Any:
     """The same with the cache in the graph's own state."""
     from decodery.model.openvino.backend import OpenVinoBackend
 
-    return cache(lambda name: OpenVinoBackend(graphs(name), network(name).config))
+    return cache(lambda name: OpenVinoBackend(graphs(name), facts_of(network(name))))
 
 
 @pytest.fixture(scope="session")
 def paged_graphs(graphs: Any) -> Any:
     """The same with paged attention; with ``fixed``, all sizes of passes have their graph."""
-    from decodery.model.openvino.paged import LADDER, PagedGraph
+    from decodery.model.openvino.graphs import LADDER, PagedGraph
 
     @cache
     def graph(name: str, fixed: bool) -> PagedGraph:
-        made = PagedGraph(graphs(name), network(name).config, len(LADDER) if fixed else 0)
+        made = PagedGraph(graphs(name), facts_of(network(name)), len(LADDER) if fixed else 0)
         made.prepare()
         assert [made.key(made.size_for(size)) for size in LADDER] == (list(LADDER) if fixed else [0] * len(LADDER))
         return made

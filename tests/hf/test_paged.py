@@ -26,9 +26,12 @@ pytest.importorskip("openvino", reason="openvino is not installed: pip install '
 
 import openvino
 
+from decodery.model.facts import facts_of
+from decodery.model.openvino import graphs
 from decodery.model.openvino import paged as module
-from decodery.model.openvino.convert import GRAPH
-from decodery.model.openvino.paged import LADDER, PagedArena, PagedGraph, paged
+from decodery.model.openvino.folder import GRAPH
+from decodery.model.openvino.graphs import LADDER, PagedGraph, paged_graph
+from decodery.model.openvino.paged import PagedArena
 from decodery.model.openvino.traced import traced
 
 PLAIN_SIZES = {name: size for name, size in SIZES.items() if name != "head_dim"}
@@ -83,17 +86,17 @@ def test_a_conversion_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_right_or_refused(name: str, graph: Any, monkeypatch: Any) -> None:
     """Rows over pages are those of passes without a cache, or the reason why not is said."""
     monkeypatch.setitem(tiny.CONFIGS, name, OTHERS[name])
-    opened, reason = paged(graph(name), network(name).config)
+    opened, reason = paged_graph(graph(name), facts_of(network(name)))
     if opened is None:
         assert REFUSED[name] in reason
     else:
         assert name not in REFUSED
-        assert check(network(name), opened, 40, 6) == ""
+        assert check(network(name), lambda: PagedArena(opened), 40, 6) == ""
 
 
 @pytest.fixture(scope="session")
 def llama(graph: Any) -> PagedGraph:
-    return PagedGraph(graph("llama"), network("llama").config)
+    return PagedGraph(graph("llama"), facts_of(network("llama")))
 
 
 def test_a_cache_grows(llama: PagedGraph, monkeypatch: Any) -> None:
@@ -175,7 +178,7 @@ def test_an_interrupt_while_slots_are_copied(llama: PagedGraph) -> None:
 
 def test_sizes_are_compiled_after_a_while(graph: Any, caplog: Any, monkeypatch: Any) -> None:
     """One after another in the background, not more than allowed; until then, and where it fails, any size is served."""
-    monkeypatch.setattr(module, "PATIENCE", 4)
+    monkeypatch.setattr(graphs, "PATIENCE", 4)
 
     def passes(made: PagedGraph, count: int) -> Session:
         session = Session(PagedArena(made), [5, 9, 12, 7])
@@ -184,7 +187,7 @@ def test_sizes_are_compiled_after_a_while(graph: Any, caplog: Any, monkeypatch: 
             session.commit([10 + i])
         return session
 
-    made = PagedGraph(graph("llama"), network("llama").config, 2)
+    made = PagedGraph(graph("llama"), facts_of(network("llama")), 2)
     session = passes(made, 4)
     assert made._thread is None
     assert list(session.arena._store.requests) == [0]  # type: ignore[attr-defined]
@@ -199,7 +202,7 @@ def test_sizes_are_compiled_after_a_while(graph: Any, caplog: Any, monkeypatch: 
     made.prepare()
     assert [made.key(made.size_for(n)) for n in (1, 2, 4, 5, 8, 9)] == [1, 4, 4, 0, 0, 0]
 
-    failing = PagedGraph(graph("llama"), network("llama").config, 2)
+    failing = PagedGraph(graph("llama"), facts_of(network("llama")), 2)
     monkeypatch.setattr(failing, "_compiled", lambda _: 1 / 0)
     passes(failing, 12)
     failing.prepare()
@@ -209,8 +212,8 @@ def test_sizes_are_compiled_after_a_while(graph: Any, caplog: Any, monkeypatch: 
 
 
 def test_arenas_of_several_threads_share_a_graph(graph: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 9)
-    made = PagedGraph(graph("llama"), network("llama").config, 2)
+    monkeypatch.setattr(graphs, "PATIENCE", 9)
+    made = PagedGraph(graph("llama"), facts_of(network("llama")), 2)
     failures: list[BaseException] = []
 
     def work(seed: int) -> None:
@@ -253,7 +256,7 @@ def test_a_cache_goes_with_its_arena(llama: PagedGraph, monkeypatch: Any) -> Non
 
 def test_an_older_openvino_is_named(graph: Any, monkeypatch: Any) -> None:
     monkeypatch.delattr(sys.modules["openvino.op"], "_PagedAttentionExtension")
-    opened, reason = paged(graph("llama"), network("llama").config)
+    opened, reason = paged_graph(graph("llama"), facts_of(network("llama")))
     assert opened is None
     assert "openvino 2026.4 or newer" in reason
 
@@ -263,6 +266,6 @@ def test_a_graph_without_attention_is_refused(tmp_path: Path) -> None:
 
     value = ops.parameter([1, 2], openvino.Type.f32, name="input_ids")
     openvino.save_model(openvino.Model([ops.relu(value)], [value], "none"), tmp_path / GRAPH)
-    opened, reason = paged(tmp_path / GRAPH, network("llama").config)
+    opened, reason = paged_graph(tmp_path / GRAPH, facts_of(network("llama")))
     assert opened is None
     assert "no attention" in reason

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig
 
 import decodery
 from decodery.core.errors import BadModel, DecoderyError
@@ -204,12 +203,12 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: Any) -> None:
 @pytest.mark.real
 def test_the_demo_model_answers_as_its_float32_graph_does(smollm2: Any) -> None:
     """Of the folder's size, nearly all is what the file holds, too."""
-    from decodery.model.openvino.convert import folder_of
+    from decodery.model.openvino.folder import folder_of
     from decodery.model.resolve import demo_file, place_of
 
     ours, theirs = (decodery.load(spec, backend="openvino") for spec in ("smollm2", decodery.resolve("smollm2")))
     for prompt in ("The capital of France is", "def fibonacci(n):", "Once upon a time, a fox"):
         answers = [decodery.decode(model, prompt, max_new_tokens=32, ignore_eos=True) for model in (ours, theirs)]
         assert answers[0].tokens == answers[1].tokens
-    folder = folder_of(place_of("smollm2"), AutoConfig.from_pretrained(place_of("smollm2").path))
+    folder = folder_of(place_of("smollm2"))
     assert sum(file.stat().st_size for file in folder.rglob("*")) < 1.3 * demo_file().stat().st_size

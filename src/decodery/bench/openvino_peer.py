@@ -10,14 +10,13 @@ import numpy as np
 import openvino
 import openvino_genai as genai
 from openvino import opset13 as ops
-from transformers import AutoConfig
 
 from decodery.bench.runners import Mark, Told
 from decodery.core.errors import DecoderyError
 from decodery.core.files import make_once
 from decodery.model.load import load
 from decodery.model.model import Model
-from decodery.model.openvino.convert import folder_of
+from decodery.model.openvino.folder import folder_of
 from decodery.model.resolve import place_of
 
 DRAFTS, NGRAM = 5, 3
@@ -69,7 +68,7 @@ def _exported(spec: str, model: Model) -> Path:
     if not place.local:
         raise DecoderyError(f"openvino: {spec} is no local model")
     load(spec, backend="openvino")
-    ours = folder_of(place, AutoConfig.from_pretrained(source))
+    ours = folder_of(place)
 
     def build(folder: Path) -> None:
         openvino.save_model(plain_graph(ours / "model.xml"), folder / "openvino_model.xml", compress_to_fp16=False)

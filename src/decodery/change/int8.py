@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from decodery.core.values import Tensor
 from decodery.model.change import Change
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LEAST = 1 << 12
 """Matrices with fewer numbers stay as they are."""

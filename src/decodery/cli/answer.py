@@ -51,6 +51,7 @@ def run(
 ) -> None:
     """Answer a prompt, streaming."""
     with errors(), ExitStack() as last:
+        model.begin(chosen)
         from decodery.draft.lib.memory import remembered
         from decodery.run.api import stream
 
@@ -109,6 +110,7 @@ def chat(
 ) -> None:
     """Talk; /help lists the commands. Ctrl-C stops an answer, Ctrl-D ends."""
     with errors():
+        model.begin(chosen)
         from decodery.cli.chat import Chat
         from decodery.draft.lib.memory import remembered
 

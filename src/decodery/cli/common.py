@@ -104,12 +104,10 @@ def text_of(spec: str) -> Any:
 
 
 def silence() -> None:
-    """No progress bars and warnings of transformers between the lines."""
+    """No progress bars and warnings of transformers between the lines; it reads these when it is imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as theirs
-
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
-    theirs.set_verbosity_error()  # type: ignore[no-untyped-call]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 class Told(logging.Handler):

@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from decodery.cli.common import app, conversation, prompt_of, read, silence
 from decodery.core.errors import DecoderyError
-from decodery.run.registry import ROLES
+from decodery.run.registry import ROLES, entries
 
 if TYPE_CHECKING:
     from decodery.model.model import Model
@@ -84,6 +84,15 @@ class ModelOptions(Group):
         default_factory=list
     )
 
+    def begin(self, parts: RecipeOptions) -> None:
+        """Begin to load the model, while all else is still imported, unless the parts may want another backend."""
+        silence()
+        if parts.plain():
+            from decodery.model.early import begin
+
+            options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+            begin(options.pop("model"), **options)
+
     def load(self, *recipes: Recipe, **others: Any) -> Model:
         """The model, loaded; ``others`` take the place of options.
 
@@ -142,6 +151,19 @@ class RecipeOptions(Group):
             raise DecoderyError(f"--recipe names all parts already; leave out {named}, or --recipe")
         specs = {name: value for name, value in values.items() if value not in (None, [], "")}
         return dataclasses.replace(self, specs={} if file else specs, temperature=temperature, file=file)
+
+    def plain(self) -> bool:
+        """Whether the catalogue alone tells that these parts run on every backend that has trees."""
+        from decodery.run.catalogue import facts
+
+        known = {f"{entry.role}/{entry.name}": entry for entry in entries(outsiders=False)}
+        named = [
+            (role, spec)
+            for role, given in self.specs.items()
+            for spec in ([given] if isinstance(given, str) else given)
+        ]
+        found = [known.get(f"{role}/{spec.partition(':')[0]}") for role, spec in named]
+        return self.file is None and all(entry and set(facts(entry)["needs"]) <= {"tree"} for entry in found)
 
     def recipe(self) -> Recipe:
         """The recipe of the options, or the one in the file."""

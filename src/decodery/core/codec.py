@@ -10,12 +10,12 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
-
-from tokenizers import decoders
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from decodery.core.errors import BadModel, BadPrompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
 
@@ -118,6 +118,9 @@ class Text:
         found = re.search('Metaspace\\(replacement="(.)"', str(backend and backend.decoder))
         if backend is None or found is None:
             return self.tokenizer
+        from tokenizers import decoders
+        from transformers import PreTrainedTokenizerFast
+
         backend = copy(backend)
         backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Replace(found[1], " ")])
         return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=self.tokenizer.eos_token)  # type: ignore[no-untyped-call]

@@ -37,3 +37,9 @@ class BadPrompt(DecoderyError):
 
 class BadLogits(DecoderyError):
     """The model answered NaN."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a sentence."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return line if " " in line else f"{type(error).__name__} {line}".strip()

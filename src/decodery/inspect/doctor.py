@@ -84,14 +84,13 @@ def _git(*command: str) -> str:
 
 def _model(model: Model) -> dict[str, Any]:
     config = model.network.config.get_text_config()
-    parameters = sum(p.numel() for p in model.network.parameters())
-    size = sum(p.numel() * p.element_size() for p in model.network.parameters())
+    size, kind = model.facts.parameters * model.dtype.itemsize, str(model.dtype).removeprefix("torch.")
     return {
         "name": model.name,
-        "class": type(model.network).__name__,
-        "layers": config.num_hidden_layers,
-        "parameters": f"{parameters / 1e6:.0f} M, {size / 2**20:.0f} MiB as {str(model.network.dtype).removeprefix('torch.')}",
-        "device": str(model.network.device),
+        "class": model.facts.kind,
+        "layers": model.depth,
+        "parameters": f"{model.facts.parameters / 1e6:.0f} M, {size / 2**20:.0f} MiB as {kind}",
+        "device": str(model.device),
         "backend": model.backend,
         "attention": getattr(config, "_attn_implementation", "unknown"),
         "vocabulary": model.vocab,

@@ -1,4 +1,7 @@
-"""Configuration, tokenizer and network of a folder or a hub id; whatever is wrong with the files is said in a sentence."""
+"""Configuration, tokenizer and network of a folder or a hub id; whatever is wrong with the files is said in a sentence.
+
+Each function imports what it needs of transformers: a tokenizer alone is to be had much sooner than a network.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,15 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging
+from decodery.core.errors import BadModel, first_line
+from decodery.model.diskcache import digest_of_folder, found_before
 
-from decodery.core.errors import BadModel
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POINTER = b"version https://git-lfs"
 FILLED = (".safetensors", ".bin", ".pt", ".json", ".model", ".gguf")
@@ -31,6 +28,8 @@ NAMED = 4
 
 def config_of(path: str, **where: Any) -> Any:
     """The model's configuration. Raises ``BadModel``."""
+    from transformers import AutoConfig, GenerationConfig
+
     with _told(path, "the model at {path} cannot be loaded"):
         if (Path(path) / "generation_config.json").is_file():  # transformers passes over one that it cannot read
             GenerationConfig.from_pretrained(path)
@@ -40,8 +39,32 @@ def config_of(path: str, **where: Any) -> Any:
 def tokenizer_of(path: str, **where: Any) -> PreTrainedTokenizerBase:
     """The tokenizer. Raises ``BadModel``."""
     with _told(path, "no tokenizer can be read from {path}"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **where)
+        if not Path(path).is_dir() or any(where.values()):
+            return _found_out(path, **where)
+        # Which class it is says AutoTokenizer, but that takes as long to import as a small model to load.
+        facts = (version("transformers"), digest_of_folder(Path(path), weights=False))
+        kind = found_before("tokenizers", facts, lambda: _class_of(_found_out(path)))
+        import transformers
+
+        tokenizer: PreTrainedTokenizerBase = (
+            getattr(transformers, kind).from_pretrained(path) if kind else _found_out(path)
+        )
         return tokenizer
+
+
+def _found_out(path: str, **where: Any) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **where)
+    return tokenizer
+
+
+def _class_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The name under which transformers has the class of this tokenizer; empty for one of the model's own code."""
+    import transformers
+
+    name = type(tokenizer).__name__
+    return name if getattr(transformers, name, None) is type(tokenizer) else ""
 
 
 def network_of(path: str, **options: Any) -> PreTrainedModel:
@@ -49,6 +72,8 @@ def network_of(path: str, **options: Any) -> PreTrainedModel:
 
     transformers would fill such weights up with random numbers.
     """
+    from transformers import AutoModelForCausalLM
+
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with _told(path, "the model at {path} cannot be loaded"), _no_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(path, **options)
@@ -70,18 +95,14 @@ def memory_bytes() -> int:
         return 1 << 60
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a sentence."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return line if " " in line else f"{type(error).__name__} {line}".strip()
-
-
 @contextmanager
 def _told(path: str, what: str) -> Iterator[None]:
     """Any error of transformers, tokenizers, safetensors or pickle as a ``BadModel``: each has kinds of its own."""
     try:
         yield
     except Exception as error:
+        from safetensors import SafetensorError
+
         damaged = isinstance(error, (SafetensorError, EOFError))
         reason = _unsound(Path(path)) or first_line(error) + "; the file may be cut off: get it again" * damaged
         raise BadModel(f"{what.format(path=path)}: {reason}") from error
@@ -118,6 +139,8 @@ def _names(names: list[str]) -> str:
 @contextmanager
 def _no_bars() -> Iterator[None]:
     """Keep transformers from drawing its own progress bars meanwhile."""
+    from transformers.utils import logging
+
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

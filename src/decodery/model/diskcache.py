@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-import torch
 
 from decodery.core.files import write_whole
 
 RECENT = 2_000_000_000
 """Nanoseconds for which a file counts as just written: a change soon after may leave it with the same time stamps."""
+
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+"""What files of weights are called."""
 
 
 def cache_dir() -> Path:
@@ -31,8 +34,10 @@ def kept(kind: str, facts: object, measure: Callable[[], Any]) -> Any:
 
     Where the cache folder cannot be written, ``measure`` is called at every start.
     """
+    import torch  # here, for digests are looked up before it is needed
+
     machine = (platform.node(), os.cpu_count(), torch.get_num_threads(), torch.__version__)
-    return _kept(kind, (machine, facts), measure)
+    return found_before(kind, (machine, facts), measure)
 
 
 def digest(path: Path) -> str:
@@ -46,15 +51,19 @@ def digest(path: Path) -> str:
     if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) < RECENT:
         return compute()
     facts = (str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev)
-    return str(_kept("digests", facts, compute))
+    return str(found_before("digests", facts, compute))
 
 
-def digest_of_folder(folder: Path) -> str:
-    """A digest of all files in a model's folder: weights of any kind, configurations, tokenizer, code.
+def digest_of_folder(folder: Path, weights: bool = True) -> str:
+    """A digest of all files in a model's folder: weights of any kind (unless they do not matter), configurations,
+    tokenizer, code.
 
     Folders inside are left out, unless an index of weights names files in them.
     """
     files = {file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")}
+    if not weights:
+        files = {file for file in files if file.suffix not in WEIGHTS}
+        return hashlib.sha256(repr([(file.name, digest(file)) for file in sorted(files)]).encode()).hexdigest()
     for index in folder.glob("*.index.json"):
         with suppress(OSError, ValueError, KeyError, AttributeError):
             files |= {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
@@ -62,7 +71,8 @@ def digest_of_folder(folder: Path) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _kept(kind: str, facts: object, make: Callable[[], Any]) -> Any:
+def found_before(kind: str, facts: object, make: Callable[[], Any]) -> Any:
+    """What ``make`` gives (JSON), from an earlier start where ``facts`` were the same, whatever the machine."""
     path = cache_dir() / kind / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError):
         return json.loads(path.read_text())

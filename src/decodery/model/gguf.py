@@ -10,19 +10,17 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
-import transformers
-from gguf import GGUFReader
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from decodery.core.errors import BadModel
 from decodery.core.files import make_once
 from decodery.model.checkpoint import config_of, network_of, tokenizer_of
 from decodery.model.diskcache import cache_dir, digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOG = logging.getLogger(__name__)
 
@@ -45,6 +43,9 @@ def converted(gguf: Path) -> Path:
 
 def network_in(gguf: Path) -> PreTrainedModel:
     """The network of a GGUF file in float32, without the entry of quantisation. Raises ``BadModel``."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with _named(gguf):
         network = network_of(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
     plain: PreTrainedModel = AutoModelForCausalLM.from_config(_plain(network.config))  # type: ignore[no-untyped-call]
@@ -62,7 +63,7 @@ def _made(gguf: Path, kind: str, build: Callable[[Path, Path], None]) -> Path:
         with gguf.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise BadModel(f"{gguf} is not a GGUF file: it does not begin with 'GGUF'")
-        name = f"{gguf.stem}-{digest(gguf)[:16]}-v{FORMAT}-{transformers.__version__}{kind}"
+        name = f"{gguf.stem}-{digest(gguf)[:16]}-v{FORMAT}-{version('transformers')}{kind}"
     except OSError as error:
         raise BadModel(f"cannot read {gguf}: {error.strerror or error}") from error
     try:
@@ -73,6 +74,9 @@ def _made(gguf: Path, kind: str, build: Callable[[Path, Path], None]) -> Path:
 
 def _describe(gguf: Path, target: Path) -> None:
     """transformers reads configuration and tokenizer of the GGUF; the network is not filled with weights for it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     folder, name = str(gguf.parent), gguf.name
     LOG.info("reading the tokenizer of %s once; later starts skip this ...", name)
     with _named(gguf):
@@ -88,6 +92,8 @@ def _describe(gguf: Path, target: Path) -> None:
 
 def _convert(gguf: Path, target: Path) -> None:
     """transformers reads the GGUF; what it read is saved as safetensors beside a copy of its description."""
+    from safetensors import SafetensorError
+
     shutil.copytree(described(gguf), target, dirs_exist_ok=True)
     LOG.info("converting %s to float32 once; later starts skip this ...", gguf.name)
     try:
@@ -108,6 +114,8 @@ def _named(gguf: Path) -> Iterator[None]:
 
 def _damage(gguf: Path) -> str:
     """What the user can do where the file's own entries and tensors cannot be listed; else nothing."""
+    from gguf import GGUFReader
+
     try:
         GGUFReader(gguf)
     except Exception:  # whatever numpy and struct make of wrong lengths

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from decodery.core.defaults import default_of
-from decodery.core.errors import BadModel
+from decodery.core.errors import BadModel, first_line
 from decodery.core.text import Text
 from decodery.core.values import Cap
 from decodery.model.change import Change
-from decodery.model.checkpoint import config_of, first_line, memory_bytes, network_of, tokenizer_of
+from decodery.model.checkpoint import config_of, memory_bytes, network_of, tokenizer_of
 from decodery.model.model import Model
 from decodery.model.resolve import DEMO, place_of
 
@@ -76,23 +75,22 @@ def _named(spec: str, asked: Asked) -> Model:
     device = asked.device or torch.device("cpu")
     where: dict[str, Any] = {"revision": asked.revision, "trust_remote_code": asked.trust_remote_code}
     tokenizer = tokenizer_of(place.path, **where)
-    config = config_of(place.path, **where)
     chosen = asked.dtype or next((part.dtype for part in asked.change if part.dtype), None)
     if device.type == "cpu" and not place.gguf:
         _fits(Path(place.path))
     if asked.backend in ("openvino", "auto"):
-        reason = _no_openvino(chosen or _computed(config), device, asked.change)
+        reason = _no_openvino(chosen or torch.float32, device, asked.change)
         if not reason:
-            from decodery.model.openvino.convert import accelerated
+            from decodery.model.openvino.load import accelerated
 
             try:
-                return accelerated(place, config, tokenizer, spec, load, asked.change, **where)
+                return accelerated(place, tokenizer, spec, load, asked.change, **where)
             except BadModel as error:
                 reason = str(error)
         if asked.backend == "openvino":
             raise BadModel(f"backend=openvino: {reason}")
         LOG.info("%s runs on torch, for OpenVINO cannot be used: %s", spec, reason)
-    path = place.weights()
+    config, path = config_of(place.path, **where), place.weights()
     if device.type == "cpu" and place.gguf:
         _fits(Path(path))
     network: Any = network_of(path, config=config, dtype=chosen or _stored(config, device), **where)
@@ -110,11 +108,10 @@ def _named(spec: str, asked: Asked) -> Model:
 def _given(spec: Any, asked: Asked) -> Model:
     """A model of what is loaded already. It stays as it is, so options that would change it are refused."""
     model = spec if isinstance(spec, Model) else _of_pair(spec)
-    network, device = model.network, asked.device
-    here = torch.device("cpu") if network.device.type == "meta" else network.device
+    here, device = model.device, asked.device
     refused = ""
-    if asked.dtype not in (None, network.dtype):
-        refused = f"it is in {network.dtype}, and dtype={asked.dtype} cannot change that"
+    if asked.dtype not in (None, model.dtype):
+        refused = f"it is in {model.dtype}, and dtype={asked.dtype} cannot change that"
     elif device is not None and (device.type != here.type or device.index not in (None, here.index)):
         refused = f"it is on {here}, and device={device} cannot change that"
     elif asked.backend not in (None, "auto", model.backend):
@@ -131,6 +128,8 @@ def _given(spec: Any, asked: Asked) -> Model:
 
 
 def _of_pair(spec: Any) -> Model:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     if isinstance(spec, tuple) and len(spec) == 2:
         network, tokenizer = spec
         if isinstance(network, PreTrainedModel) and isinstance(tokenizer, PreTrainedTokenizerBase | None):
@@ -172,12 +171,6 @@ def _stored(config: Any, device: torch.device) -> torch.dtype:
     """The dtype of the weights, or float32 on CPUs that would emulate it."""
     stored: torch.dtype = getattr(config, "dtype", None) or torch.float32
     return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored
-
-
-def _computed(config: Any) -> torch.dtype:
-    """The dtype in which OpenVINO computes with the weights: float32 also for those of 16 bits, which it keeps."""
-    stored: torch.dtype = getattr(config, "dtype", None) or torch.float32
-    return torch.float32 if stored in (torch.float16, torch.bfloat16) else stored
 
 
 def _no_openvino(kind: torch.dtype, device: torch.device, change: Sequence[Change]) -> str:

@@ -6,21 +6,24 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import torch
 
 from decodery.core.errors import BadModel, BadPrompt, PartsClash
 from decodery.core.text import Text
 from decodery.core.tree import ROOT
 from decodery.core.values import Cap, Tensor
+from decodery.model.ability import Ability
 from decodery.model.arena import Arena, Feed
-from decodery.model.probe import Ability, examine, vocabulary_of
+from decodery.model.facts import Unloaded, facts_of, first_eos
 from decodery.model.prompt import ids_of, is_conversation, sound, text_of
 from decodery.model.session import Session
-from decodery.model.torch.facts import refuse_other_kinds
 from decodery.model.torch.fast import Choice, Shape, fast
 from decodery.model.variant import PLAIN, through
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ROOMY = 512
 """Several prompts share one lane of the cache up to this many tokens in all; beyond, each gets its own (measured: with
@@ -31,7 +34,8 @@ class Model:
     """What ``decodery.load`` returns. A network given by its user stays as it is; nothing in it is changed or copied.
 
     Attributes:
-        network: the transformers model; without weights (device "meta") where another backend runs it.
+        source: what ``network`` is had from; models with the same one may share sessions.
+        facts: what the network says of itself.
         backend: what runs it.
         linear: how the Linear layers of each shape are computed, where that was chosen (``hasten``).
         tokenizer, text: its tokenizer; without one it takes token ids only, and reading ``text`` raises ``BadModel``.
@@ -45,7 +49,7 @@ class Model:
 
     def __init__(
         self,
-        network: PreTrainedModel,
+        network: PreTrainedModel | Unloaded,
         tokenizer: PreTrainedTokenizerBase | None,
         name: str = "",
         *,
@@ -53,8 +57,8 @@ class Model:
         ability: Ability | None = None,
         loader: Callable[..., Model] | None = None,
     ) -> None:
-        refuse_other_kinds(network)
-        self.network = network
+        self.source: PreTrainedModel | Unloaded = network
+        self.facts = network.facts if isinstance(network, Unloaded) else facts_of(network)
         self.backend = backend
         self.linear: dict[Shape, Choice] = {}
         self.variant = PLAIN
@@ -63,12 +67,27 @@ class Model:
         self._companions: dict[str | int, tuple[object, Model]] = {}
         if ability is not None:
             self.ability = ability
-        self.name = name or type(network).__name__
-        self.vocab = vocabulary_of(network)
+        self.name = name or self.facts.kind
+        self.vocab = self.facts.vocab
         self.tokenizer = tokenizer
-        self._rows = min(self.vocab, _embedded(network))
+        self._rows = min(self.vocab, self.facts.embedded)
         """Token ids below this one have both a logit and an embedding."""
-        self.eos = _eos(network, tokenizer, self.vocab)
+        self.eos = frozenset(self.facts.eos or first_eos([tokenizer], self.vocab))
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """The transformers model; without weights (device "meta") where another backend runs it."""
+        return self.source.network if isinstance(self.source, Unloaded) else self.source
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return self.source.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it is computed in."""
+        return self.source.dtype
 
     def hasten(self) -> None:
         """Compute the network's Linear layers in the fastest way found here, for as long as this object lives."""
@@ -88,6 +107,8 @@ class Model:
     @cached_property
     def ability(self) -> Ability:
         """The probe's findings; computed once."""
+        from decodery.model.probe import examine  # imports much of transformers, which another backend does not need
+
         return examine(self.network)
 
     @property
@@ -108,7 +129,7 @@ class Model:
     def arena(self, lanes: int = 1) -> Arena:
         """An empty cache."""
         arena = self.ability.open(lanes)
-        arena.owner = self.network
+        arena.owner = self.source
         return arena
 
     def session(self, tokens: Sequence[int] = (), arena: Arena | None = None) -> Session:
@@ -185,9 +206,7 @@ class Model:
             raise BadModel(f"{self.name} was not made by decodery.load, so {spec!r} must be a loaded Model")
         if isinstance(spec, tuple):
             return self._loader(spec)
-        device = self.network.device
-        place = "cpu" if device.type == "meta" else device
-        return self._loader(spec, dtype=self.network.dtype, device=place, backend=self.backend)
+        return self._loader(spec, dtype=self.dtype, device=self.device, backend=self.backend)
 
     def _known(self, tokens: list[int]) -> list[int]:
         """The tokens, if the network knows them all. Raises ``BadPrompt``."""
@@ -207,7 +226,7 @@ class Model:
     @property
     def depth(self) -> int:
         """How many layers it has."""
-        return int(self.network.config.get_text_config().num_hidden_layers)
+        return self.facts.depth
 
     def logits(self, states: Tensor) -> Tensor:
         """``[n, d]`` outputs of any layer -> ``[n, V]``: what the last norm and the head make of them.
@@ -223,21 +242,3 @@ class Model:
         return (
             f"Model({self.name}, {self.vocab} tokens, can: {', '.join(sorted(c.value for c in self.can)) or 'chains'})"
         )
-
-
-def _eos(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, vocab: int) -> frozenset[int]:
-    for place in (network.generation_config, network.config, network.config.get_text_config(), tokenizer):
-        ids = getattr(place, "eos_token_id", None)
-        named = ids if isinstance(ids, (list, tuple)) else [ids]
-        if found := frozenset(int(token) for token in named if token is not None and 0 <= token < vocab):
-            return found
-    return frozenset()
-
-
-def _embedded(network: PreTrainedModel) -> int:
-    """How many tokens have an embedding; without limit where the network does not tell."""
-    try:
-        weight: Any = network.get_input_embeddings().weight
-        return len(weight)
-    except (NotImplementedError, AttributeError, TypeError):
-        return 1 << 60

@@ -7,7 +7,6 @@ window of thousands of tokens is tried on a copy over the same weights in which 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -16,15 +15,16 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from decodery.core.errors import BadModel
 from decodery.core.values import Cap
+from decodery.model.ability import Ability
 from decodery.model.arena import Arena
 from decodery.model.border import BorderArena, Lengthened
 from decodery.model.extras import lacking
+from decodery.model.facts import Reach, reaches_of, rope_border, rope_tables
 from decodery.model.positions import position_limit
 from decodery.model.session import Session
-from decodery.model.slots import Reach, SlotArena
+from decodery.model.slots import SlotArena
 from decodery.model.snapshots import StateArena
 from decodery.model.torch.backend import TorchBackend
-from decodery.model.torch.facts import reaches_of, rope_border, rope_tables
 from decodery.model.trial import (
     BEHIND,
     SHORT,
@@ -55,15 +55,6 @@ DRAFTED = 3 * STEPS
 """The most tokens that these are."""
 
 
-@dataclass
-class Ability:
-    """The outcome: ``can``, how to open an arena, and for what is missing, why."""
-
-    can: frozenset[Cap]
-    open: Callable[[int], Arena]
-    missing: dict[Cap, str] = field(default_factory=dict)
-
-
 def examine(network: PreTrainedModel) -> Ability:
     """Try trees, freed slots, long texts and layer subsets against separate passes; takes a few forwards.
 
@@ -81,11 +72,6 @@ def examine(network: PreTrainedModel) -> Ability:
     can = frozenset(Cap) - missing.keys()
     several = cache(lambda: not check(network, lambda: _arena(backend, 2), alone=_border(backend) is not None))
     return Ability(can, lambda lanes: _arena(backend, lanes if lanes > 1 and several() else 1), missing)
-
-
-def vocabulary_of(network: PreTrainedModel) -> int:
-    """How many tokens the model's rows speak of, which may be more than the tokenizer has."""
-    return int(network.config.get_text_config().vocab_size)
 
 
 def settle(backend: TorchBackend) -> str:

@@ -6,8 +6,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from decodery.core.errors import BadModel
-from decodery.model.checkpoint import first_line
+from decodery.core.errors import BadModel, first_line
 from decodery.model.gguf import converted, described
 
 DEMO = "smollm2"

@@ -11,7 +11,7 @@ import heapq
 import weakref
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from decodery.core.tree import ROOT
 from decodery.core.values import Site, Tensor, Want
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
+from decodery.model.facts import Reach
 from decodery.model.variant import PLAIN, Variant
 
 Bools = npt.NDArray[np.bool_]
@@ -31,16 +32,6 @@ DEAD = 96
 
 REMEMBERED = 256
 """How many nodes' visibility is remembered; the rest is walked again when needed."""
-
-
-class Reach(NamedTuple):
-    """How far back a kind of attention sees: ``size`` tokens, or to where its stretch of ``size`` tokens begins.
-
-    Without a size it sees everything.
-    """
-
-    size: int | None = None
-    chunked: bool = False
 
 
 @dataclass(frozen=True)

@@ -104,11 +104,9 @@ def cost_curve(model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int =
 
 def calibrated(model: Model) -> Curve:
     """``cost_curve`` for the planner: measured in about a second, and kept for the next start."""
-    network = model.network
-    size = sum(p.numel() for p in network.parameters())
     layers = model.variant.layers and sorted(model.variant.layers, key=str)
-    kind = (model.backend, bool(model.linear), type(network).__name__)
-    facts = (FORMAT, *kind, size, network.dtype, network.device, layers)
+    kind = (model.backend, bool(model.linear), model.facts.kind)
+    facts = (FORMAT, *kind, model.facts.parameters, model.dtype, model.device, layers)
     table, switch = kept("costs", facts, lambda: cost_curve(model, (1, 2, 4, 8, 16)))
     return Curve({int(n): float(seconds) for n, seconds in table.items()}, float(switch))
 

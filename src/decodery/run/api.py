@@ -77,6 +77,6 @@ def _asked(model: Model, prompt: Any, session: Session | None, n: int, recipe: R
         raise DecoderyError(
             f"n={n} answers of a greedy decoding would be equal; add a guide that samples, e.g. temperature"
         )
-    if session is not None and (session.arena.owner is not model.network or session.variant != model.variant):
+    if session is not None and (session.arena.owner is not model.source or session.variant != model.variant):
         raise DecoderyError(f"the session is of another model than {model.name}: make one with model.session()")
     return Asked([model.tokens(prompt)], n, session)

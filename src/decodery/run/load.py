@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
-
-import torch
+from typing import TYPE_CHECKING, Any, cast
 
 from decodery.core.errors import DecoderyError
-from decodery.model.change import Change
-from decodery.model.load import load as load_with
-from decodery.model.model import Model
-from decodery.run.spec import Spec, part
+from decodery.model.early import begin
 
-ChangeSpec = Spec | Change
+if TYPE_CHECKING:
+    import torch
+
+    from decodery.model.change import Change
+    from decodery.model.model import Model
+    from decodery.run.spec import Spec
+
+    ChangeSpec = Spec | Change
 
 
 def load(
@@ -41,6 +43,11 @@ def load(
         change: one or several parts that make another model of it: ``"int8"`` rounds its weights, ``"layer-speedup:2"``
             sends new tokens through every second layer. Answers of a lossy change are marked in their ``stats``.
     """
+    begin(spec, dtype=dtype, device=device, revision=revision, backend=backend, change=change)
+    from decodery.model.change import Change
+    from decodery.model.load import load as load_with
+    from decodery.run.spec import part
+
     specs: Any = [change] if isinstance(change, (str, Mapping, Change)) else change
     if not isinstance(specs, Sequence) or not all(isinstance(one, (str, Mapping, Change)) for one in specs):
         raise DecoderyError(f"change= is a part such as 'int8' or 'layer-speedup:2', or a list of them, not {change!r}")

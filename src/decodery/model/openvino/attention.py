@@ -10,10 +10,12 @@ import numpy as np
 import openvino
 from openvino import opset13 as ops
 
-from decodery.model.openvino.pages import BLOCK
-from decodery.model.slots import Reach
+from decodery.model.facts import Reach
 
 I32, U8, F32 = openvino.Type.i32, openvino.Type.u8, openvino.Type.f32
+
+BLOCK = 32
+"""Slots of a block of the cache; the CPU plugin's float32 cache has no other size."""
 
 REPEATING = {"Reshape", "Broadcast", "Unsqueeze"}
 """What a traced graph does to cached keys and values so that each query head has some of its own."""

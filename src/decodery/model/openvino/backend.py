@@ -17,19 +17,10 @@ import torch
 
 from decodery.core.files import locked
 from decodery.core.values import Site, Tensor
+from decodery.model.facts import Facts
+from decodery.model.openvino.folder import NOTES
+from decodery.model.openvino.graphs import EXACT
 from decodery.model.slots import Batch
-from decodery.model.torch.facts import UNLIMITED, context_of, rope_border, windows_of
-
-EXACT = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "KV_CACHE_PRECISION": "f32",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
-    "PERFORMANCE_HINT": "LATENCY",
-}
-"""Without these the cache is kept in 8 bits and rows agree to 1e-2 only."""
-
-NOTES = "compiled"
-"""The folder beside a graph for what its compiler finds out; ``convert.py`` makes it where that is small."""
 
 BLOCKED = np.float32(np.finfo(np.float32).min)
 
@@ -47,11 +38,9 @@ class OpenVinoBackend:
 
     appends = True
 
-    def __init__(self, graph: Path, config: Any) -> None:
-        text = config.get_text_config()
+    def __init__(self, graph: Path, facts: Facts) -> None:
         # One graph has one set of frequencies, so its texts end where the other set would begin.
-        self.context = min(context_of(text), rope_border(text) or UNLIMITED)
-        self.windows = windows_of(text)
+        self.context, self.windows = facts.context, facts.windows
         self._model = _compiled(graph)
         self._idle: list[Any] = []
 

@@ -1,16 +1,10 @@
 """The arena over paged attention: keys and values lie in blocks that we own, and a pass reads texts through them.
 
-Accepting a node copies its slot, a fork shares blocks, and several texts are one pass (``pages.py`` keeps the books). The
-graph is compiled for passes of any size, and in the background for the sizes that are wanted often, because a graph that
-is run with another number of tokens than before prepares itself anew (5 to 12 ms on SmolLM2).
+Accepting a node copies its slot, a fork shares blocks, and several texts are one pass (``pages.py`` keeps the books).
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,95 +13,14 @@ import openvino
 import torch
 
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
-from decodery.model.checkpoint import first_line
-from decodery.model.openvino.attention import Unpaged, fixed, page
-from decodery.model.openvino.backend import EXACT
-from decodery.model.openvino.pages import BLOCK, SPARE, Pages, Text
-from decodery.model.torch.facts import UNLIMITED, context_of, rope_border, windows_of
-
-LOG = logging.getLogger(__name__)
-
-LADDER = (1, 4, 8)
-"""The sizes that graphs of their own are compiled for; a pass is padded up to the next. (A graph for 2 was no faster than
-one for 4, and each takes memory.)"""
-
-PATIENCE = 300
-"""Passes before the next size is compiled. That takes two seconds, in which a pass takes 18 to 24 ms instead of 12 (SmolLM2,
-two cores), and then saves 2 ms a pass, or 6 where the number of tokens changes: it does not pay within a short answer."""
+from decodery.model.openvino.attention import BLOCK
+from decodery.model.openvino.graphs import ANY, PagedGraph
+from decodery.model.openvino.pages import SPARE, Pages, Text
 
 ROOM = 4096
 """Tokens that a cache has room for at first; its memory is taken from the system as it is written."""
 
-ANY = 0
-"""The key of the graph for passes of any size."""
-
 Floats = npt.NDArray[np.float32]
-
-
-class PagedGraph:
-    """A converted graph with paged attention, compiled for any size and for up to ``most`` sizes of ``LADDER``.
-
-    Arenas of several threads may share it. Raises ``Unpaged`` where it cannot be made.
-    """
-
-    def __init__(self, source: Path, config: Any, most: int = 0) -> None:
-        text = config.get_text_config()
-        self.context = min(context_of(text), rope_border(text) or UNLIMITED)
-        self._core = openvino.Core()
-        self._lock = threading.Lock()
-        self._sizes = LADDER[:most]
-        self._due = list(self._sizes)
-        self._passes = 0
-        self._thread: threading.Thread | None = None
-        self._ready: dict[int, Any] = {}
-        self._graph = self._core.read_model(source)
-        self.form = page(self._graph, windows_of(text))
-        self._ready[ANY] = self._compiled(self._graph)
-
-    def _compiled(self, graph: Any) -> Any:
-        # No cache folder: a compiled graph that is read back has lost the facts that paged attention needs.
-        return self._core.compile_model(graph, "CPU", EXACT)
-
-    def key(self, size: int) -> int:
-        """Which graph runs passes of this size now: its own, or that for ``ANY``."""
-        return size if size in self._ready else ANY
-
-    def request(self, key: int) -> Any:
-        """A new request of the graph with this key; requests share the weights."""
-        return self._ready[key].create_infer_request()
-
-    def size_for(self, n: int) -> int:
-        """How many tokens a pass of ``n`` new tokens of one text is filled up to: the next size of the ladder, or ``ANY``.
-
-        After every ``PATIENCE`` passes one more size is compiled in the background, and serves from when it is ready. Before
-        that passes are filled up too: the graph for any size then meets few sizes, each of which it must prepare for.
-        """
-        self._passes += 1
-        if self._due and self._passes > PATIENCE:
-            with self._lock:
-                if self._due and (self._thread is None or not self._thread.is_alive()):
-                    size, self._passes = self._due.pop(0), 0
-                    # Not a daemon: the compiler must not be at work while the interpreter is taken down.
-                    self._thread = threading.Thread(target=self._compile, args=(size,), name=f"decodery-compile-{size}")
-                    self._thread.start()
-        return next((size for size in self._sizes if size >= n), ANY)
-
-    def prepare(self) -> None:
-        """Compile now, and wait for, all that would be compiled later."""
-        with self._lock:
-            due, self._due = self._due, []
-        if self._thread is not None:
-            self._thread.join()
-        for size in due:
-            self._compile(size)
-
-    def _compile(self, size: int) -> None:
-        try:
-            graph = self._graph.clone()  # over the same mapped file
-            graph.reshape(fixed(size))
-            self._ready[size] = self._compiled(graph)
-        except Exception:  # the graph for any size serves; the size is not tried again
-            LOG.exception("the graph for passes of %d tokens cannot be compiled; the one for any size goes on", size)
 
 
 class _Store(NamedTuple):
@@ -226,21 +139,3 @@ def _part(feed: Feed, rows: list[int]) -> Feed:
 
 def _begins(lengths: list[int]) -> npt.NDArray[np.int32]:
     return np.cumsum([0, *lengths], dtype=np.int32)
-
-
-def paged(graph: Path, config: Any, most: int = 0) -> tuple[Callable[[], PagedArena] | None, str]:
-    """How to open arenas over the converted graph at this path; or None, and why paged attention cannot run it.
-
-    ``most``: for how many sizes of passes a graph of their own may be compiled; each takes memory of its own.
-    """
-    try:
-        from openvino.op import _PagedAttentionExtension  # noqa: F401
-    except ImportError:
-        return None, f"paged attention needs openvino 2026.4 or newer, and {openvino.__version__} is installed"
-    try:
-        made = PagedGraph(graph, config, most)
-    except Unpaged as error:
-        return None, f"the model has {error}"
-    except Exception as error:  # the compiler has many kinds
-        return None, f"paged attention cannot be compiled: {first_line(error)}"
-    return lambda: PagedArena(made), ""

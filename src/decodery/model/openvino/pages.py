@@ -19,9 +19,7 @@ import numpy.typing as npt
 
 from decodery.core.tree import ROOT
 from decodery.model.arena import Handle, Node
-
-BLOCK = 32
-"""Slots of a block; the CPU plugin's float32 cache has no other size."""
+from decodery.model.openvino.attention import BLOCK
 
 SPARE = 0
 """The block that takes what a pass computes beyond its nodes; nothing is ever read from it."""

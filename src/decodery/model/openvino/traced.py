@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from decodery.core.values import Tensor
+from decodery.model.facts import windows_of
 from decodery.model.torch.backend import cache_name
-from decodery.model.torch.facts import windows_of
 
 
 class _Appending(CacheLayerMixin):

@@ -10,9 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from decodery.core.values import Site, Tensor
+from decodery.model.facts import context_of, windows_of
 from decodery.model.slots import Batch
 from decodery.model.torch.cache import GRAIN, Store
-from decodery.model.torch.facts import context_of, windows_of
 from decodery.model.torch.lock import lock_of
 from decodery.model.torch.surgery import Surgery
 from decodery.model.variant import PLAIN

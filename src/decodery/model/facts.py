@@ -1,13 +1,20 @@
-"""What a transformers configuration says about a network. Whether it holds, the probe finds out by trying."""
+"""What a network and its configuration say of themselves. Whether it holds, the probe finds out by trying.
+
+Nothing here imports torch or transformers, for facts that were kept in a file are read before both are there.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decodery.core.errors import BadModel
-from decodery.model.slots import Reach
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 UNLIMITED = 1 << 20
 
@@ -36,6 +43,84 @@ REACHES = (
     "floor_scale",
 )
 """The names of lengths beyond which a network computes otherwise; the masks of the first two are made here."""
+
+
+class Reach(NamedTuple):
+    """How far back a kind of attention sees: ``size`` tokens, or to where its stretch of ``size`` tokens begins.
+
+    Without a size it sees everything.
+    """
+
+    size: int | None = None
+    chunked: bool = False
+
+
+class Facts(NamedTuple):
+    """What is asked of a network without running it; plain enough for a file of JSON.
+
+    ``kind``: its class. ``vocab``: how many tokens its rows speak of, which may be more than the tokenizer has.
+    ``embedded``: how many tokens have an embedding; very many where the network does not tell. ``eos``: the tokens that end
+    an answer, as generation config and config name them. ``context``: the longest text that the configuration allows, of one
+    set of rotary frequencies.
+    """
+
+    kind: str
+    vocab: int
+    embedded: int
+    eos: list[int]
+    depth: int
+    parameters: int
+    context: int
+    windows: dict[str, Reach]
+
+
+def facts_of(network: Any) -> Facts:
+    """The facts of a network that is there. Raises ``BadModel`` for one that is no causal language model."""
+    refuse_other_kinds(network)
+    config = network.config.get_text_config()
+    vocab = int(config.vocab_size)
+    return Facts(
+        kind=type(network).__name__,
+        vocab=vocab,
+        embedded=_embedded(network),
+        eos=first_eos((network.generation_config, network.config, config), vocab),
+        depth=int(config.num_hidden_layers),
+        parameters=sum(p.numel() for p in network.parameters()),
+        context=min(context_of(config), rope_border(config) or UNLIMITED),
+        windows=windows_of(config),
+    )
+
+
+@dataclass(eq=False)
+class Unloaded:
+    """A network that another backend runs: its modules, without weights, are built when asked for."""
+
+    facts: Facts
+    build: Callable[[], PreTrainedModel]
+    device: torch.device
+    dtype: torch.dtype
+
+    @cached_property
+    def network(self) -> PreTrainedModel:
+        """The modules, on the device "meta"."""
+        return self.build()
+
+
+def first_eos(places: Iterable[Any], vocab: int) -> list[int]:
+    """The tokens that end an answer as the first of these configurations names them that names one of the vocabulary."""
+    for place in places:
+        ids = getattr(place, "eos_token_id", None)
+        named = ids if isinstance(ids, (list, tuple)) else [ids]
+        if found := sorted({int(token) for token in named if token is not None and 0 <= token < vocab}):
+            return found
+    return []
+
+
+def _embedded(network: Any) -> int:
+    try:
+        return len(network.get_input_embeddings().weight)
+    except (NotImplementedError, AttributeError, TypeError):
+        return 1 << 60
 
 
 def windows_of(config: Any) -> dict[str, Reach]:
@@ -83,6 +168,8 @@ def rope_border(config: Any) -> int | None:
 
 def refuse_other_kinds(network: Any) -> None:
     """Raise ``BadModel`` for a network that is no causal language model."""
+    from torch import nn
+
     name = type(network).__name__
     advice = "Decodery needs a causal language model, as AutoModelForCausalLM loads it"
     if not isinstance(network, nn.Module) or getattr(network, "config", None) is None:

@@ -1,0 +1,18 @@
+"""What a loaded model can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from decodery.core.values import Cap
+from decodery.model.arena import Arena
+
+
+@dataclass
+class Ability:
+    """``can``, how to open an arena for so many lanes, and for what is missing, why."""
+
+    can: frozenset[Cap]
+    open: Callable[[int], Arena]
+    missing: dict[Cap, str] = field(default_factory=dict)

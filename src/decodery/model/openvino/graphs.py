@@ -1,0 +1,157 @@
+"""A converted graph with paged attention, compiled for passes of any size and for the sizes that are wanted often.
+
+A graph that is run with another number of tokens than before prepares itself anew (5 to 12 ms on SmolLM2); one that was
+compiled for a size does not. Nothing here imports torch, so a graph is compiled while torch is still being imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import openvino
+
+from decodery.core.errors import first_line
+from decodery.model.facts import Facts
+from decodery.model.openvino.attention import Unpaged, fixed, page
+from decodery.model.openvino.folder import GRAPH, PAGED, facts_in
+
+LOG = logging.getLogger(__name__)
+
+EXACT = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "KV_CACHE_PRECISION": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    "PERFORMANCE_HINT": "LATENCY",
+}
+"""Without these the cache is kept in 8 bits and rows agree to 1e-2 only."""
+
+SIZES = 3
+"""For so many sizes of passes a graph of its own is kept; each takes about 1.5 times the memory of the weights."""
+
+LADDER = (1, 4, 8)
+"""The sizes that graphs of their own are compiled for; a pass is padded up to the next. (A graph for 2 was no faster than
+one for 4, and each takes memory.)"""
+
+PATIENCE = 300
+"""Passes before the next size is compiled. That takes two seconds, in which a pass takes 18 to 24 ms instead of 12 (SmolLM2,
+two cores), and then saves 2 ms a pass, or 6 where the number of tokens changes: it does not pay within a short answer."""
+
+ANY = 0
+"""The key of the graph for passes of any size."""
+
+
+class PagedGraph:
+    """A converted graph with paged attention, compiled for any size and for up to ``most`` sizes of ``LADDER``.
+
+    Arenas of several threads may share it. Raises ``Unpaged`` where it cannot be made.
+    """
+
+    def __init__(self, source: Path, facts: Facts, most: int = 0) -> None:
+        self.context = facts.context
+        self._core = openvino.Core()
+        self._lock = threading.Lock()
+        self._sizes = LADDER[:most]
+        self._due = list(self._sizes)
+        self._passes = 0
+        self._thread: threading.Thread | None = None
+        self._ready: dict[int, Any] = {}
+        self._graph = self._core.read_model(source)
+        self.form = page(self._graph, facts.windows)
+        self._ready[ANY] = self._compiled(self._graph)
+
+    def _compiled(self, graph: Any) -> Any:
+        # No cache folder: a compiled graph that is read back has lost the facts that paged attention needs.
+        return self._core.compile_model(graph, "CPU", EXACT)
+
+    def key(self, size: int) -> int:
+        """Which graph runs passes of this size now: its own, or that for ``ANY``."""
+        return size if size in self._ready else ANY
+
+    def request(self, key: int) -> Any:
+        """A new request of the graph with this key; requests share the weights."""
+        return self._ready[key].create_infer_request()
+
+    def size_for(self, n: int) -> int:
+        """How many tokens a pass of ``n`` new tokens of one text is filled up to: the next size of the ladder, or ``ANY``.
+
+        After every ``PATIENCE`` passes one more size is compiled in the background, and serves from when it is ready. Before
+        that passes are filled up too: the graph for any size then meets few sizes, each of which it must prepare for.
+        """
+        self._passes += 1
+        if self._due and self._passes > PATIENCE:
+            with self._lock:
+                if self._due and (self._thread is None or not self._thread.is_alive()):
+                    size, self._passes = self._due.pop(0), 0
+                    # Not a daemon: the compiler must not be at work while the interpreter is taken down.
+                    self._thread = threading.Thread(target=self._compile, args=(size,), name=f"decodery-compile-{size}")
+                    self._thread.start()
+        return next((size for size in self._sizes if size >= n), ANY)
+
+    def prepare(self) -> None:
+        """Compile now, and wait for, all that would be compiled later."""
+        with self._lock:
+            due, self._due = self._due, []
+        if self._thread is not None:
+            self._thread.join()
+        for size in due:
+            self._compile(size)
+
+    def _compile(self, size: int) -> None:
+        try:
+            graph = self._graph.clone()  # over the same mapped file
+            graph.reshape(fixed(size))
+            self._ready[size] = self._compiled(graph)
+        except Exception:  # the graph for any size serves; the size is not tried again
+            LOG.exception("the graph for passes of %d tokens cannot be compiled; the one for any size goes on", size)
+
+
+Made = tuple[PagedGraph | None, str]
+"""A graph with paged attention, or None and why there is none."""
+
+
+def paged_graph(source: Path, facts: Facts, most: int = 0) -> Made:
+    """The converted graph at this path with paged attention.
+
+    ``most``: for how many sizes of passes a graph of their own may be compiled; each takes memory of its own.
+    """
+    try:
+        from openvino.op import _PagedAttentionExtension  # noqa: F401
+    except ImportError:
+        return None, f"paged attention needs openvino 2026.4 or newer, and {openvino.__version__} is installed"
+    try:
+        return PagedGraph(source, facts, most), ""
+    except Unpaged as error:
+        return None, f"the model has {error}"
+    except Exception as error:  # the compiler has many kinds
+        return None, f"paged attention cannot be compiled: {first_line(error)}"
+
+
+_begun: dict[Path, Future[Made]] = {}
+
+
+def begin(folder: Path) -> None:
+    """Compile the graph kept in this folder in the background, if it is one for paged attention: ``graph_in`` takes it."""
+    if folder in _begun or not (folder / PAGED).exists():
+        return
+    made = _begun[folder] = Future[Made]()
+
+    def compiled() -> None:
+        try:
+            made.set_result(paged_graph(folder / GRAPH, facts_in(folder), SIZES))
+        except Exception as error:
+            made.set_exception(error)
+
+    # Not a daemon: the compiler must not be at work while the interpreter is taken down.
+    threading.Thread(target=compiled, name="decodery-compile").start()
+
+
+def graph_in(folder: Path) -> Made:
+    """The graph kept in a folder, where it was found right over paged attention at the conversion."""
+    if not (folder / PAGED).exists():
+        return None, ""
+    begin(folder)
+    return _begun.pop(folder).result()
