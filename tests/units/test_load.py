@@ -143,3 +143,23 @@ def test_the_demo_model_is_a_plain_directory(cache: Path) -> None:
     start = time.perf_counter()
     assert decodery.resolve("smollm2") == folder
     assert time.perf_counter() - start < 1
+
+
+def test_a_gguf_is_parsed_once_for_all_who_read_it(tmp_path: Path, cache: Path, monkeypatch: Any) -> None:
+    """Outside of that, and after an error, the package gguf is as it was."""
+    import gguf as package
+
+    from ..cases.loading_common import write_gguf
+
+    write_gguf(file := tmp_path / "model.gguf", 1, hidden=64, kind="Q8_0")
+    parsed, reader = [], package.GGUFReader
+    monkeypatch.setattr(package, "GGUFReader", lambda path, *more: parsed.append(path) or reader(path, *more))
+    before = package.GGUFReader, package.get_tensor_name_map
+    gguf.described(file)
+    assert len(parsed) == 1
+    assert (package.GGUFReader, package.get_tensor_name_map) == before
+    with gguf.read_once():
+        assert package.GGUFReader(file) is package.GGUFReader(file)
+    with pytest.raises(ZeroDivisionError), gguf.read_once():
+        raise ZeroDivisionError
+    assert (package.GGUFReader, package.get_tensor_name_map) == before

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ LOG = logging.getLogger(__name__)
 
 FORMAT = "3"
 """Part of the folders' names; raise it when what is written into them changes."""
+
+_READING = threading.RLock()
 
 
 def described(gguf: Path) -> Path:
@@ -45,15 +49,37 @@ def network_in(gguf: Path) -> PreTrainedModel:
     """The network of a GGUF file in float32, without the entry of quantisation. Raises ``BadModel``."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
 
     with _named(gguf):
         network = network_of(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    plain: PreTrainedModel = AutoModelForCausalLM.from_config(_plain(network.config))  # type: ignore[no-untyped-call]
+    with no_init_weights():
+        plain: PreTrainedModel = AutoModelForCausalLM.from_config(_plain(network.config))  # type: ignore[no-untyped-call]
     plain.load_state_dict(network.state_dict(), assign=True)  # no copy: the weights may take half of the memory
     plain.tie_weights()
     plain.generation_config = network.generation_config
     plain.train(False)
     return plain
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Let whoever reads a GGUF file meanwhile share what was read before.
+
+    transformers parses the file for the tokenizer, for the configuration and for the weights, 2.5 s each (SmolLM2), and makes
+    the same table of tensor names for each module, 3 s in all.
+    """
+    import gguf
+
+    with _READING:
+        parsers = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+        for name, parser in parsers.items():
+            setattr(gguf, name, cache(parser))
+        try:
+            yield
+        finally:
+            for name, parser in parsers.items():
+                setattr(gguf, name, parser)
 
 
 def _made(gguf: Path, kind: str, build: Callable[[Path, Path], None]) -> Path:
@@ -79,7 +105,7 @@ def _describe(gguf: Path, target: Path) -> None:
 
     folder, name = str(gguf.parent), gguf.name
     LOG.info("reading the tokenizer of %s once; later starts skip this ...", name)
-    with _named(gguf):
+    with read_once(), _named(gguf):
         tokenizer = tokenizer_of(folder, gguf_file=name)
         config = config_of(folder, gguf_file=name)
         config.dtype = torch.float32
@@ -97,7 +123,8 @@ def _convert(gguf: Path, target: Path) -> None:
     shutil.copytree(described(gguf), target, dirs_exist_ok=True)
     LOG.info("converting %s to float32 once; later starts skip this ...", gguf.name)
     try:
-        network_in(gguf).save_pretrained(target)
+        with read_once():
+            network_in(gguf).save_pretrained(target)
     except SafetensorError as error:
         raise OSError(f"cannot write {target}: {error}; is the disk full?") from error
     LOG.info("converted %s", gguf.name)

@@ -16,7 +16,7 @@ from decodery.core.errors import BadModel
 from decodery.model.change import Change
 from decodery.model.checkpoint import config_of, memory_bytes, network_of
 from decodery.model.facts import facts_of, windows_of
-from decodery.model.gguf import network_in
+from decodery.model.gguf import network_in, read_once
 from decodery.model.openvino.backend import OpenVinoBackend
 from decodery.model.openvino.folder import GRAPH, NOTES, PAGED, keep_facts
 from decodery.model.openvino.fuse import join_products
@@ -43,10 +43,15 @@ def convert_files(place: Place, folder: Path, name: str, change: Sequence[Change
     _fits(hull(place.path, **where))
     LOG.info("converting %s for OpenVINO once; later starts skip this ...", name)
     options = {"config": config, "dtype": torch.float32, **where}
-    network = network_in(place.gguf) if place.gguf else network_of(place.path, **options)
+    stored: Stored | torch.dtype = kind
+    if place.gguf:
+        with read_once():
+            network, stored = network_in(place.gguf), Stored(place.gguf)
+    else:
+        network = network_of(place.path, **options)
     for part in change:
         part.network(network)
-    convert(network, folder, change, Stored(place.gguf) if place.gguf else kind)
+    convert(network, folder, change, stored)
     LOG.info("converted %s", name)
 
 

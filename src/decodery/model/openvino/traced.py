@@ -14,6 +14,7 @@ import numpy as np
 import openvino
 import torch
 from openvino import opset13 as ops
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -80,7 +81,11 @@ def traced(network: PreTrainedModel) -> Any:
     example = (torch.zeros(1, n, dtype=torch.long), torch.arange(t, t + n)[None], torch.tensor([1, 2]), *masks, *past)
     with torch.no_grad(), warnings.catch_warnings(), _unobserved():
         warnings.simplefilter("ignore")  # the tracer warns of branches that depend on what never changes here
-        graph = openvino.convert_model(_Traced(network, kinds), example_input=example)
+        # The tracer's own check would take two passes more; the finished graph is checked against the network's rows.
+        trace = TorchScriptPythonDecoder(
+            _Traced(network, kinds), example_input=example, trace_kwargs={"check_trace": False}
+        )
+        graph = openvino.convert_model(trace, example_input=example)
     states = [f"state.{i}" for i in range(len(past))]
     names = ["input_ids", "position_ids", "columns", *(f"mask.{kind}" for kind in kinds), *states]
     shapes = [[1, -1], [1, -1], [-1], *([[1, 1, -1, -1]] * len(kinds)), *([[-1, heads, -1, size]] * len(past))]
