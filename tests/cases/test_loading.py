@@ -298,3 +298,21 @@ def test_a_damaged_gguf_is_refused(damage: str, backend: str, tmp_path: Path, ca
     with pytest.raises(BadModel, match=r"model\.gguf cannot be read as a model: .*get it again"):
         decodery.load(file, backend=backend)
     assert not [path for path in cache.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("backend", ["openvino", "auto", None])
+def test_an_accelerator_is_taken_where_there_is_one(backend: str | None, tmp_path: Path, monkeypatch: Any) -> None:
+    """Unless OpenVINO is asked for, which computes on the CPU; there is none here, so only where to go is seen."""
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DECODERY_BACKEND")
+    folder, moved = saved(tmp_path / "m"), []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    monkeypatch.setattr("decodery.model.load._device", lambda device: moved.append(device) or torch.device("cpu"))
+    model = decodery.load(folder, backend=backend)
+    assert moved == ([] if backend == "openvino" else [torch.device("meta")])
+    assert decodery.load(folder, backend=backend, device="cpu").device.type == "cpu"
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    moved.clear()
+    assert decodery.load(folder, backend=backend).backend == model.backend == "openvino"
+    assert moved == []

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from llama_cpp import Llama
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
-from decodery.bench.runners import Mark, Told
-from decodery.core.errors import DecoderyError
+from decodery.bench.runners import Mark, Told, gguf_of
 from decodery.model.model import Model
-from decodery.model.resolve import DEMO, demo_file
 
 DRAFTS = 2
 """Draft tokens of prompt lookup: llama-cpp-python's advice for CPUs."""
@@ -22,9 +19,7 @@ class LlamaPeer:
     """``Llama.generate`` with an empty cache for each call."""
 
     def __init__(self, name: str, spec: str, model: Model, mode: str, option: str) -> None:
-        file = demo_file() if spec == DEMO else Path(spec)
-        if file.suffix != ".gguf":
-            raise DecoderyError(f"{name} is left out: it reads .gguf files, not {spec}")
+        file = gguf_of(name, spec)
         self.name, self.eos = name, model.eos
         draft: Any = LlamaPromptLookupDecoding(num_pred_tokens=DRAFTS) if mode else None
         cores = os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI: plain greedy and prompt lookup, in float32 and otherwise with the settings it ships with."""
+"""OpenVINO GenAI: plain greedy and prompt lookup in float32, and what it makes of a GGUF file with its own settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import openvino
 import openvino_genai as genai
 from openvino import opset13 as ops
 
-from decodery.bench.runners import Mark, Told
+from decodery.bench.runners import Mark, Told, gguf_of
 from decodery.core.errors import DecoderyError
 from decodery.core.files import make_once
 from decodery.model.load import load
@@ -24,15 +24,18 @@ DRAFTS, NGRAM = 5, 3
 
 
 class GenAiPeer:
-    """``LLMPipeline`` over the graph of our own conversion, given the inputs that pipeline expects."""
+    """``LLMPipeline`` over the graph of our own conversion, given the inputs that pipeline expects; or (mode "gguf") over
+    the graph that it makes of the file itself, in whatever precision it chooses."""
 
     def __init__(self, name: str, spec: str, model: Model, mode: str, option: str) -> None:
         self.name, self.eos = name, set(model.eos)
-        folder = _exported(spec, model)
+        self.options = {"num_assistant_tokens": DRAFTS, "max_ngram_size": NGRAM} if mode == "lookup" else {}
+        if mode == "gguf":
+            self.pipeline: Any = genai.LLMPipeline(str(gguf_of(name, spec)), "CPU")
+            return
         # Without the hint it computes in bfloat16 wherever the processor can, which is another model.
         lookup = {"prompt_lookup": True} if mode else {}
-        self.pipeline: Any = genai.LLMPipeline(str(folder), "CPU", INFERENCE_PRECISION_HINT="f32", **lookup)
-        self.options = {"num_assistant_tokens": DRAFTS, "max_ngram_size": NGRAM} if mode else {}
+        self.pipeline = genai.LLMPipeline(str(_exported(spec, model)), "CPU", INFERENCE_PRECISION_HINT="f32", **lookup)
 
     def __call__(self, prompt: list[int], limit: int, mark: Mark) -> Told:
         ids = np.array([prompt], np.int64)

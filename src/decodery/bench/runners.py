@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from decodery.core.stats import Stats
 from decodery.core.values import Tensor
 from decodery.model.load import load
 from decodery.model.model import Model
+from decodery.model.resolve import DEMO, demo_file
 from decodery.run.api import stream
 from decodery.run.build import build
 from decodery.run.recipe import Recipe
@@ -89,6 +91,7 @@ PEERS: dict[str, tuple[str, str, str]] = {
     "transformers-assisted": ("decodery.bench.transformers_peer:TransformersPeer", "transformers", "transformers"),
     "openvino": ("decodery.bench.openvino_peer:GenAiPeer", "openvino_genai", "openvino-genai"),
     "openvino-lookup": ("decodery.bench.openvino_peer:GenAiPeer", "openvino_genai", "openvino-genai"),
+    "openvino-gguf": ("decodery.bench.openvino_peer:GenAiPeer", "openvino_genai", "openvino-genai"),
     "llamacpp": ("decodery.bench.llamacpp_peer:LlamaPeer", "llama_cpp", "llama-cpp-python"),
     "llamacpp-lookup": ("decodery.bench.llamacpp_peer:LlamaPeer", "llama_cpp", "llama-cpp-python"),
 }
@@ -118,6 +121,14 @@ def peer(name: str, spec: str, model: Model) -> Runner:
     make: Any = getattr(import_module(place), adapter)
     runner: Runner = make(name, spec, model, kind.partition("-")[2], option)
     return runner
+
+
+def gguf_of(name: str, spec: str) -> Path:
+    """The GGUF file of a model. Raises ``DecoderyError`` where it has none, and the peer ``name`` reads nothing else."""
+    file = demo_file() if spec == DEMO else Path(spec)
+    if file.suffix != ".gguf":
+        raise DecoderyError(f"{name} is left out: it reads .gguf files, not {spec}")
+    return file
 
 
 ALL = "all-training-free"

@@ -35,7 +35,16 @@ class TransformersPeer:
         self.options = options[mode]
 
     def __call__(self, prompt: list[int], limit: int, mark: Mark) -> Told:
-        ids, marks = torch.tensor([prompt]), _Marks(mark)
+        marks = _Marks(mark)
+        self._generate([prompt], limit, eos_token_id=self.eos, streamer=marks)
+        return Told(marks.bursts)
+
+    def batch(self, prompts: list[list[int]], limit: int) -> None:
+        """Continue prompts of one length by ``limit`` tokens each."""
+        self._generate(prompts, limit, min_new_tokens=limit, eos_token_id=self.eos)
+
+    def _generate(self, prompts: list[list[int]], limit: int, **options: Any) -> None:
+        ids = torch.tensor(prompts)
         with torch.inference_mode():
             self.network.generate(
                 ids,
@@ -45,12 +54,10 @@ class TransformersPeer:
                 temperature=None,
                 top_p=None,
                 top_k=None,
-                eos_token_id=self.eos,
                 pad_token_id=self.eos[0] if self.eos else None,
-                streamer=marks,
+                **options,
                 **self.options,
             )
-        return Told(marks.bursts)
 
     @classmethod
     def _load(cls, spec: str) -> Any:

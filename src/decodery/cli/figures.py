@@ -24,6 +24,7 @@ from decodery.cli.options import (
     TextOptions,
     command,
 )
+from decodery.core.errors import DecoderyError
 
 
 @command()
@@ -115,3 +116,33 @@ def bench(
             (report / "summary.md").read_text() if rows else "nothing was answered: all prompts exceed the context"
         )
         err.print(f"[dim]{report / 'report.html'}[/dim]")
+
+
+@command()
+def sweep(
+    methods: Annotated[str, typer.Option(help="Drafters, separated by commas.")] = "none,auto",
+    lengths: Annotated[str, typer.Option(help="Prompts of so many tokens.")] = "100,1000,4000",
+    batches: Annotated[str, typer.Option(help="So many texts at once.")] = "1,2,4,8",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved repetitions; the median counts.")] = 3,
+    report: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("bench"),
+    model: MODEL = "smollm2",
+) -> None:
+    """Time first tokens by the length of the prompt, and batches by the number of texts, beside transformers."""
+    with errors():
+        silence()
+        from decodery.bench.sweep import Sweep
+        from decodery.bench.sweep import sweep as measure
+        from decodery.run.spec import specs
+
+        choice = Sweep(model, tuple(specs(methods)), _whole("lengths", lengths), _whole("batches", batches), rounds)
+        for what in measure(choice, report):
+            err.print(f"[dim]{what} ...[/dim]")
+        out.print((report / "sweep.md").read_text())
+
+
+def _whole(name: str, text: str) -> tuple[int, ...]:
+    """Positive whole numbers separated by commas."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise DecoderyError(f"--{name} takes positive whole numbers separated by commas, not {text!r}")
+    return tuple(int(part) for part in parts)

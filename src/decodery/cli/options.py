@@ -72,9 +72,7 @@ class ModelOptions(Group):
 
     model: MODEL = "smollm2"
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
-    device: Annotated[
-        str | None, typer.Option(help="Where torch computes: cpu (the default), cuda, cuda:1, mps ...")
-    ] = None
+    device: Annotated[str, typer.Option(help="Where torch computes: auto, cpu, cuda, cuda:1, mps, xpu ...")] = "auto"
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None
     trust_remote_code: Annotated[bool, typer.Option(help="Let the model's repository run code of its own here.")] = (
         False

@@ -30,20 +30,23 @@ def load(
     spec: Any,
     *,
     dtype: str | torch.dtype = "auto",
-    device: str | torch.device | None = None,
+    device: str | torch.device | None = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
     backend: str | None = None,
     change: Sequence[Change] = (),
 ) -> Model:
     """``decodery.load`` (``run/load.py`` describes the arguments) with changes as objects."""
-    if backend is None and isinstance(spec, (str, os.PathLike)) and device is None:
+    named = isinstance(spec, (str, os.PathLike))
+    if backend is None and named and device in (None, "auto"):
         backend = default_of("backend", "auto")
+    if device in (None, "auto"):
+        device = _accelerator() if named and backend != "openvino" else None
     if backend not in (None, *BACKENDS):
         raise BadModel(f"there is no backend {backend!r}; backends: {', '.join(BACKENDS)}")
     place = None if device is None else _device(device)
     asked = Asked(_dtype(dtype), place, revision, trust_remote_code, backend, tuple(change))
-    model = _named(str(spec), asked) if isinstance(spec, (str, os.PathLike)) else _given(spec, asked)
+    model = _named(str(spec), asked) if named else _given(spec, asked)
     for part in change:
         model = part(model)
     return model
@@ -142,6 +145,11 @@ def _of_pair(spec: Any) -> Model:
 
 def _kinds(spec: Any) -> str:
     return f"({', '.join(type(one).__name__ for one in spec)})" if isinstance(spec, tuple) else type(spec).__name__
+
+
+def _accelerator() -> torch.device | None:
+    """The accelerator of this machine that torch can compute on, if it has one."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -95,7 +95,7 @@ class StateArena(Arena):
         for piece in filter(None, pieces):
             ids = torch.tensor([[self.nodes[h].token for h in piece]], device=self.model.device)
             with self._lock.shared():
-                answers.append(self.model(input_ids=ids, use_cache=True, **{self._cache_name: cache}).logits[0])
+                answers.append(self.model(input_ids=ids, use_cache=True, **{self._cache_name: cache}).logits[0].cpu())
         rows |= dict(zip(run, torch.cat(answers)[len(missing) :], strict=True))
         self._snapshots[run[-1]] = cache
         while len(self._snapshots) > SNAPSHOTS:

@@ -22,7 +22,7 @@ def load(
     spec: Any,
     *,
     dtype: str | torch.dtype = "auto",
-    device: str | torch.device | None = None,
+    device: str | torch.device | None = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
     backend: str | None = None,
@@ -35,11 +35,12 @@ def load(
             ``(network, tokenizer)`` of transformers. A GGUF file is converted once into the cache (``$DECODERY_CACHE``,
             else the user's cache folder). What is loaded already stays as it is.
         dtype: "auto" keeps the dtype of the weights, in float32 on CPUs that would emulate 16 bits.
-        device: where torch computes; "cpu" unless given.
+        device: where torch computes: "cpu", "cuda", "cuda:1", "mps", "xpu" ...; "auto" (the default) is the machine's
+            accelerator, or the CPU where it has none.
         revision, trust_remote_code: of a model on the hub, as in transformers.
         backend: "torch" runs any model and offers everything; "openvino" runs attention models on CPUs in float32 at two
             to three times the speed, without hidden states and layer subsets, after a conversion that is made once;
-            "auto" (the default) takes it where it works, and torch elsewhere or where a ``device`` is given.
+            "auto" (the default) takes it where it works, and torch elsewhere or where a ``device`` is given or found.
         change: one or several parts that make another model of it: ``"int8"`` rounds its weights, ``"layer-speedup:2"``
             sends new tokens through every second layer. Answers of a lossy change are marked in their ``stats``.
     """

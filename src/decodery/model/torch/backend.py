@@ -19,7 +19,11 @@ from decodery.model.variant import PLAIN
 
 
 class TorchBackend:
-    """Forwards of a transformers model over slots, its weights untouched."""
+    """Forwards of a transformers model over slots, its weights untouched.
+
+    What a pass returns lies in main memory, wherever the network is: logits come there in one piece, and so does each place
+    of hidden states. Nothing outside of here need know of devices.
+    """
 
     appends = False
 
@@ -59,7 +63,7 @@ class TorchBackend:
         store.aim(batch, device)
         blocked = torch.finfo(dtype).min
         masks = {
-            kind: torch.zeros((), dtype=dtype).where(torch.from_numpy(see), blocked)[:, None].to(device)
+            kind: torch.zeros((), dtype=dtype, device=device).where(torch.from_numpy(see).to(device), blocked)[:, None]
             for kind, see in batch.visible.items()
         }
         columns = torch.tensor(batch.columns, dtype=torch.long, device=device)
@@ -72,15 +76,17 @@ class TorchBackend:
         if batch.embeds is None:
             inputs["input_ids"] = torch.from_numpy(batch.ids).to(device)
         else:
-            inputs["inputs_embeds"] = batch.embeds
+            inputs["inputs_embeds"] = batch.embeds.to(device)
         if self._keeps:
             inputs["logits_to_keep"] = columns
         # Patches and hooks are seen by everybody who runs this network: such a pass runs alone.
         alters = batch.variant != PLAIN or bool(batch.want.hidden) or batch.states is not None
         lock, scope = self.lock.alone() if alters else self.lock.shared(), self.surgery.scope
-        with lock, scope(batch.variant, batch.want, batch.states) as hidden:
+        states = None if batch.states is None else batch.states.to(device)
+        with lock, scope(batch.variant, batch.want, states) as hidden:
             logits = self.model(**inputs).logits
-        return logits if self._keeps else logits[:, columns], hidden
+        logits = logits if self._keeps else logits[:, columns]
+        return logits.cpu(), {site: states.cpu() for site, states in hidden.items()}
 
 
 def cache_name(model: nn.Module) -> str:
