@@ -19,14 +19,14 @@ from decodery.core.roles import Laws
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import LOGITS, Budget, Rows, Scheme
+from decodery.core.values import LOGITS, Budget, Offer, Rows, Scheme
 from decodery.draft.none import NoDraft
 from decodery.guide.temperature import Temperature
 from decodery.model.session import Ask
 from decodery.model.toy import ToyModel
 from decodery.plan.acceptance import Place
 from decodery.plan.costs import Costs
-from decodery.plan.planner import MARGIN, OFF, Auto, Fixed, Habits, JointPlan, plans
+from decodery.plan.planner import CURIOUS, MARGIN, OFF, Auto, Fixed, Habits, JointPlan, plans
 from decodery.run.build import build
 from decodery.verify.greedy import Greedy
 
@@ -178,6 +178,40 @@ def test_what_a_change_of_size_costs_is_learnt() -> None:
     assert costs.table == {1: 1.0, 2: 1.0, 4: 1.0}
     costs.correct(4, 100.0, after=1)
     assert costs.switch < 0.2
+
+
+def test_sizes_that_no_pass_has_corrected_follow_the_others() -> None:
+    """A curve that was measured while the machine was busy is wrong everywhere, and plain decoding shows only c(1)."""
+    costs = Costs({1: 3.0, 2: 4.5, 4: 6.0})
+    for _ in range(60):
+        costs.correct(1, 1.0)
+    assert costs(1) == pytest.approx(1.0, rel=0.02)
+    assert costs(4) == pytest.approx(2.0, rel=0.02)
+    for _ in range(40):
+        costs.correct(4, 1.5)
+    for _ in range(40):
+        costs.correct(1, 1.2)
+        costs.correct(4, 1.5)
+    assert costs(1) == pytest.approx(1.2, rel=0.05)
+    assert costs(4) == pytest.approx(1.5, rel=0.05), "one that passes do correct stays where they are"
+    assert list(costs.table.values()) == sorted(costs.table.values())
+
+
+def test_a_cost_that_keeps_all_drafts_away_is_tried_in_the_end() -> None:
+    """Else nothing would ever correct it; a cost that is too high even so is not tried."""
+    tree = TokenTree.chain([1, 2, 3])
+    ask: Any = Ask(None, tree, offer=Offer([0.8, 0.6, 0.4], 0.0))  # type: ignore[arg-type]
+    joint = JointPlan(Costs({1: 1.0, 2: 2.0, 4: 4.0}))
+    kept = [joint.cut([ask])[0] for _ in range(4 * CURIOUS)]
+    assert kept.count([0]) == 3
+    assert kept.count([]) == len(kept) - 3
+    for n in [*[1] * 20, 2]:
+        joint.costs.correct(n, 1.0)
+    assert joint.cut([ask])[0], "what one pass has shown is believed"
+    dear = JointPlan(Costs({1: 1.0, 2: 4.0, 4: 8.0}))
+    assert not any(dear.cut([ask])[0] for _ in range(4 * CURIOUS))
+    no_drafts: Any = Ask(None, TokenTree(), offer=Offer([], 0.0))  # type: ignore[arg-type]
+    assert not any(joint.cut([no_drafts])[0] for _ in range(4 * CURIOUS))
 
 
 def test_the_planner_is_told_which_pass_read_a_prompt() -> None:

@@ -17,10 +17,13 @@ from decodery.model.turn import forward
 DRIFT = 0.1
 """Weight of a new observation in the averages of time."""
 
+FADES = 0.99
+"""What is left, at the next pass, of the weight of the passes seen."""
+
 WARMUP = 4
 """Passes of each size before any is timed."""
 
-FORMAT = 4
+FORMAT = 5
 """Part of what identifies kept costs; raise it when they change their meaning."""
 
 
@@ -44,9 +47,13 @@ class Costs:
 
     table: dict[int, float]
     switch: float = 0.0
+    idle: int = 0
+    """Passes since one with drafts."""
 
     def __post_init__(self) -> None:
         self.table = dict(sorted(self.table.items()))
+        self._seen = dict.fromkeys(self.table, 0.0)
+        """How many passes of about this size were seen, the latest counting most."""
 
     def __call__(self, n: int, after: int | None = None) -> float:
         """Straight lines between and beyond the sizes measured."""
@@ -60,9 +67,10 @@ class Costs:
         return self.table[a] + (self.table[b] - self.table[a]) * (n - a) / (b - a) + extra
 
     def correct(self, n: int, seconds: float, after: int | None = None) -> None:
-        """A forward of ``n`` tokens took this long: the nearest size moves, and the others as far as order demands.
+        """A forward of ``n`` tokens took this long: the nearest size moves, and with it those that no pass has corrected.
 
-        What it took longer after another number of tokens is what the change cost, and says nothing of the size.
+        They were measured together, perhaps while the machine was busy: then all are wrong alike. What a pass took longer
+        after another number of tokens is what the change cost, and says nothing of the size.
         """
         if after not in (None, n):  # graphs of fixed sizes, once they are there, take away what a change costs
             extra = min(max(0.0, seconds - self(n)), self(n))  # a pass that was disturbed teaches little
@@ -71,14 +79,21 @@ class Costs:
                 return
         near = min(self.table, key=lambda size: abs(size - n))
         ratio = min(max(seconds / self(n), 0.5), 2.0)
-        self.table[near] *= 1 + DRIFT * (ratio - 1)
+        move = 1 + max(DRIFT, 1 / (2 + self._seen[near])) * (ratio - 1)
+        for size, seen in self._seen.items():
+            self.table[size] *= move if size == near else move ** (1 / (1 + seen))
+            self._seen[size] = seen * FADES
+        self._seen[near] += 1
         for size in self.table:
             bound = max if size > near else min
             self.table[size] = bound(self.table[size], self.table[near])
 
 
 def cost_curve(model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int = 64, repeats: int = 5) -> Curve:
-    """Measure forwards of n new tokens after ``cached`` ones: medians of interleaved repeats, two of a size in a row."""
+    """Measure forwards of n new tokens after ``cached`` ones: the quickest of interleaved repeats, two of a size in a row.
+
+    Whatever else the machine does makes a forward slower, never quicker.
+    """
     session = warm(model, cached)
     fresh: dict[int, list[float]] = {n: [] for n in sizes}
     steady: dict[int, list[float]] = {n: [] for n in sizes}
@@ -98,8 +113,8 @@ def cost_curve(model: Model, sizes: Sequence[int] = (1, 4, 8, 16), cached: int =
     for n in (sizes[0], *list(sizes) * repeats):
         for seconds in (fresh[n], steady[n]):
             seconds.append(timed(n))
-    table = {n: statistics.median(times) for n, times in steady.items()}
-    return Curve(table, max(0.0, statistics.median(statistics.median(fresh[n]) - table[n] for n in sizes)))
+    table = {n: min(times) for n, times in steady.items()}
+    return Curve(table, max(0.0, statistics.median(min(fresh[n]) - table[n] for n in sizes)))
 
 
 def calibrated(model: Model) -> Curve:

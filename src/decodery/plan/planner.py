@@ -25,6 +25,9 @@ from decodery.plan.costs import DRIFT, Costs, Curve, calibrated
 
 MARGIN = 1.03
 """By how much drafting must promise to be faster: measured times are noisy, refused drafts leave work behind."""
+CURIOUS = 64
+"""Passes without drafts after which one is made that pays if drafts cost only ``HOPE`` of what they seem to."""
+HOPE = 0.5
 CHEAP = 0.01
 """Below this share of a forward, proposing costs nothing worth a pause."""
 LONGEST_PAUSE = 32
@@ -156,13 +159,16 @@ class JointPlan:
         # Parents promise no less than their children and stand before them, so a beginning of this order is a set of trees.
         order = sorted((-chance, i, node) for i, promise in promised for node, chance in enumerate(promise))
         gains = list(accumulate((-negative for negative, _, _ in order), initial=float(len(offers))))
-        rates = [gain / (self.costs(base + k, self._last) + drafting) for k, gain in enumerate(gains) if base]
-        best = max(range(len(rates)), key=rates.__getitem__, default=0)
-        if best and rates[best] > MARGIN * gains[0] / self.costs(base, self._last):
-            for _, i, node in order[:best]:
-                nodes = kept[i]
-                assert nodes is not None
-                nodes.append(node)
+        costs = [self.costs(base + k, self._last) for k in range(len(gains))]
+        best = _best(gains, costs, drafting) if base else 0
+        self.costs.idle = 0 if best else self.costs.idle + 1
+        if base and self.costs.idle > CURIOUS:  # a cost that keeps all drafts away is never corrected
+            best = _best(gains, [costs[0] + HOPE * (cost - costs[0]) for cost in costs], drafting)
+            self.costs.idle = 0
+        for _, i, node in order[:best]:
+            nodes = kept[i]
+            assert nodes is not None
+            nodes.append(node)
         return list(kept)
 
     def observe(self, positions: int, seconds: float, prefill: bool) -> None:
@@ -170,6 +176,13 @@ class JointPlan:
         if self._last and not prefill:
             self.costs.correct(positions, seconds, self._last)
         self._last = None if prefill else positions
+
+
+def _best(gains: Sequence[float], costs: Sequence[float], drafting: float) -> int:
+    """How many nodes promise most tokens a second; none unless that is more than without, by ``MARGIN``."""
+    rates = [gain / (cost + drafting) for gain, cost in zip(gains, costs, strict=True)]
+    best = max(range(len(rates)), key=rates.__getitem__)
+    return best if rates[best] > MARGIN * gains[0] / costs[0] else 0
 
 
 def _may_cut(tree: TokenTree) -> bool:
