@@ -95,6 +95,7 @@ def _model(model: Model) -> dict[str, Any]:
         "attention": getattr(config, "_attn_implementation", "unknown"),
         "vocabulary": model.vocab,
         "context": model.context,
+        "cache": model.ability.cache,
         "end of sequence": sorted(model.eos),
         "chat template": "yes" if model.text.tokenizer.chat_template else "no",
     }

@@ -11,8 +11,9 @@ from decodery.model.arena import Arena
 
 @dataclass
 class Ability:
-    """``can``, how to open an arena for so many lanes, and for what is missing, why."""
+    """``can``, how to open an arena for so many lanes, for what is missing, why, and what the cache is, in words."""
 
     can: frozenset[Cap]
     open: Callable[[int], Arena]
     missing: dict[Cap, str] = field(default_factory=dict)
+    cache: str = "slots behind a mask"

@@ -165,10 +165,10 @@ def _snapshots(backend: TorchBackend, tree: str) -> Ability:
         snapshots = partial(StateArena, network, backend.context, singly)
         chain = check(network, snapshots, length, STEPS, alone=True) or ("" if singly else _long_chain(backend))
         if not chain:
-            return Ability(frozenset(), _ignoring_lanes(snapshots), missing)
+            return Ability(frozenset(), _ignoring_lanes(snapshots), missing, "snapshots of the network's own")
     if not (plain := _generates(network, snapshots)):
         missing[Cap.TREE] += f"; with its own cache they differ as well ({chain}), so it answers as its generate() does"
-        return Ability(frozenset(), _ignoring_lanes(snapshots), missing)
+        return Ability(frozenset(), _ignoring_lanes(snapshots), missing, "snapshots of the network's own")
     raise BadModel(
         f"{type(network).__name__} gives other logits with a cache than without: {chain}. Tree: {tree}. "
         f"Compared with generate(): {plain}. Decodery needs a causal model whose cache can be continued"

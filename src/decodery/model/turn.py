@@ -13,7 +13,7 @@ from decodery.model.arena import Answer, Feed
 from decodery.model.session import Ask, Session
 from decodery.model.variant import Variant
 
-CHUNK = 256
+CHUNK = 384
 """Longest stretch of pending tokens in one pass; only the last stretch carries the tree."""
 
 

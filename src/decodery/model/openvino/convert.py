@@ -18,7 +18,7 @@ from decodery.model.checkpoint import config_of, memory_bytes, network_of
 from decodery.model.facts import facts_of, windows_of
 from decodery.model.gguf import network_in, read_once
 from decodery.model.openvino.backend import OpenVinoBackend
-from decodery.model.openvino.folder import GRAPH, NOTES, PAGED, keep_facts
+from decodery.model.openvino.folder import GRAPH, NOTES, PAGED, UNPAGED, keep_facts
 from decodery.model.openvino.fuse import join_products
 from decodery.model.openvino.graphs import paged_graph
 from decodery.model.openvino.paged import PagedArena
@@ -116,6 +116,7 @@ def convert(
         (folder / PAGED).touch()
         return
     LOG.info("paged attention is left out: %s", reason)
+    (folder / UNPAGED).write_text(reason)
     backend = OpenVinoBackend(folder / GRAPH, facts)
     if reason := check(network, lambda: SlotArena(backend), length):
         raise BadModel(f"the converted graph's {reason}")

@@ -16,13 +16,16 @@ from decodery.model.resolve import Place
 if TYPE_CHECKING:
     from decodery.model.change import Change
 
-FORMAT = 6
+FORMAT = 7
 """Of the converted graph; raise it when the conversion, or what a ``Change`` does to a graph, is another."""
 
 GRAPH = "model.xml"
 
 PAGED = "paged"
 """An empty file beside a graph whose rows are right over paged attention too."""
+
+UNPAGED = "unpaged"
+"""A file beside any other graph: why it runs without paged attention."""
 
 NOTES = "compiled"
 """The folder beside a graph for what its compiler finds out; ``convert.py`` makes it where that is small."""

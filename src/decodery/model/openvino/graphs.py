@@ -15,9 +15,10 @@ from typing import Any
 import openvino
 
 from decodery.core.errors import first_line
+from decodery.model.checkpoint import memory_bytes
 from decodery.model.facts import Facts
-from decodery.model.openvino.attention import Unpaged, fixed, page
-from decodery.model.openvino.folder import GRAPH, PAGED, facts_in
+from decodery.model.openvino.attention import BLOCK, Unpaged, fixed, page
+from decodery.model.openvino.folder import GRAPH, PAGED, UNPAGED, facts_in
 
 LOG = logging.getLogger(__name__)
 
@@ -29,12 +30,13 @@ EXACT = {
 }
 """Without these the cache is kept in 8 bits and rows agree to 1e-2 only."""
 
-SIZES = 3
-"""For so many sizes of passes a graph of its own is kept; each takes about 1.5 times the memory of the weights."""
-
 LADDER = (1, 4, 8)
 """The sizes that graphs of their own are compiled for; a pass is padded up to the next. (A graph for 2 was no faster than
 one for 4, and each takes memory.)"""
+
+SHARE = 2
+"""All graphs together take at most this part of the machine's memory (one half), each about as much as its weights; the one
+for any size takes twice that."""
 
 PATIENCE = 300
 """Passes before the next size is compiled. That takes two seconds, in which a pass takes 18 to 24 ms instead of 12 (SmolLM2,
@@ -66,6 +68,11 @@ class PagedGraph:
     def _compiled(self, graph: Any) -> Any:
         # No cache folder: a compiled graph that is read back has lost the facts that paged attention needs.
         return self._core.compile_model(graph, "CPU", EXACT)
+
+    def __str__(self) -> str:
+        sizes = ", ".join(map(str, self._sizes))
+        later = f"; passes of {sizes} tokens get graphs of their own after {PATIENCE} passes each" if sizes else ""
+        return f"pages of {BLOCK} tokens{later}"
 
     def key(self, size: int) -> int:
         """Which graph runs passes of this size now: its own, or that for ``ANY``."""
@@ -109,6 +116,11 @@ class PagedGraph:
             LOG.exception("the graph for passes of %d tokens cannot be compiled; the one for any size goes on", size)
 
 
+def sizes_kept(weights: int) -> int:
+    """For how many sizes of ``LADDER`` graphs are kept, where the weights take so many bytes."""
+    return max(0, min(len(LADDER), memory_bytes() // SHARE // max(weights, 1) - 2))
+
+
 Made = tuple[PagedGraph | None, str]
 """A graph with paged attention, or None and why there is none."""
 
@@ -141,7 +153,8 @@ def begin(folder: Path) -> None:
 
     def compiled() -> None:
         try:
-            made.set_result(paged_graph(folder / GRAPH, facts_in(folder), SIZES))
+            weights = (folder / GRAPH).with_suffix(".bin").stat().st_size
+            made.set_result(paged_graph(folder / GRAPH, facts_in(folder), sizes_kept(weights)))
         except Exception as error:
             made.set_exception(error)
 
@@ -152,6 +165,6 @@ def begin(folder: Path) -> None:
 def graph_in(folder: Path) -> Made:
     """The graph kept in a folder, where it was found right over paged attention at the conversion."""
     if not (folder / PAGED).exists():
-        return None, ""
+        return None, (folder / UNPAGED).read_text()
     begin(folder)
     return _begun.pop(folder).result()

@@ -18,7 +18,7 @@ from decodery.model.change import Change
 from decodery.model.facts import Facts, Unloaded
 from decodery.model.model import Model
 from decodery.model.openvino.backend import OpenVinoBackend
-from decodery.model.openvino.folder import GRAPH, facts_in, folder_of
+from decodery.model.openvino.folder import GRAPH, PAGED, facts_in, folder_of
 from decodery.model.openvino.graphs import graph_in
 from decodery.model.openvino.paged import PagedArena
 from decodery.model.resolve import Place
@@ -51,7 +51,7 @@ def accelerated(
     try:
         folder = make_once(folder_of(place, change, **where), build)
         facts = facts_in(folder)
-        opened = _opener(folder, facts)
+        opened, cache = _opener(folder, facts)
     except BadModel:
         raise
     except OSError as error:
@@ -59,17 +59,17 @@ def accelerated(
     except Exception as error:  # the tracer and the compiler have many kinds
         raise BadModel(f"{name} cannot be converted for OpenVINO: {first_line(error)}") from error
     missing = dict.fromkeys(set(Cap) - {Cap.TREE}, "the OpenVINO graph has logits only; load with backend=torch")
-    ability = Ability(frozenset({Cap.TREE}), opened, missing)
+    ability = Ability(frozenset({Cap.TREE}), opened, missing, cache)
     source = Unloaded(facts, network, torch.device("cpu"), torch.float32)
     return Model(source, tokenizer, name, backend="openvino", ability=ability, loader=loader)
 
 
-def _opener(folder: Path, facts: Facts) -> Callable[[int], Arena]:
-    """How caches are opened over the graph in a folder: in pages where that was found right at the conversion."""
+def _opener(folder: Path, facts: Facts) -> tuple[Callable[[int], Arena], str]:
+    """How caches are opened over the graph in a folder, and what they are: in pages where that was found right."""
     paged, reason = graph_in(folder)
     if paged is not None:
-        return lambda _: PagedArena(paged)
-    if reason:
+        return lambda _: PagedArena(paged), str(paged)
+    if (folder / PAGED).exists():
         LOG.warning("the graph in %s runs without paged attention: %s", folder, reason)
     backend = OpenVinoBackend(folder / GRAPH, facts)
-    return lambda lanes: SlotArena(backend, lanes)
+    return lambda lanes: SlotArena(backend, lanes), f"the graph's own state, for paged attention is not used: {reason}"
