@@ -14,6 +14,7 @@ from typing import Any
 
 import openvino
 
+from decodery.core.defaults import threads_wanted
 from decodery.core.errors import first_line
 from decodery.model.facts import Facts
 from decodery.model.openvino.attention import Unpaged, fixed, page
@@ -28,6 +29,13 @@ EXACT = {
     "PERFORMANCE_HINT": "LATENCY",
 }
 """Without these the cache is kept in 8 bits and rows agree to 1e-2 only."""
+
+
+def settings() -> dict[str, str]:
+    """``EXACT``, and the number of threads where ``$DECODERY_THREADS`` says it."""
+    threads = threads_wanted()
+    return EXACT if threads is None else EXACT | {"INFERENCE_NUM_THREADS": str(threads)}
+
 
 SIZES = 3
 """For so many sizes of passes a graph of its own is kept; each takes about 1.5 times the memory of the weights."""
@@ -65,7 +73,7 @@ class PagedGraph:
 
     def _compiled(self, graph: Any) -> Any:
         # No cache folder: a compiled graph that is read back has lost the facts that paged attention needs.
-        return self._core.compile_model(graph, "CPU", EXACT)
+        return self._core.compile_model(graph, "CPU", settings())
 
     def key(self, size: int) -> int:
         """Which graph runs passes of this size now: its own, or that for ``ANY``."""
