@@ -4,7 +4,7 @@
 # make quick   what a commit needs: style, types, layers, and the laws and tests of what changed (under 90 s)
 # make laws    the laws of all parts, alone and together
 # make mutants plant faults and look whether the laws notice (docs/mutations.md; takes long)
-# make docs    write the generated tables anew (docs/methods.md, docs/composition.md, README)
+# make docs    write the generated tables anew (docs/methods.md, docs/composition.md)
 # make golden  write down anew which pairs of parts are not exact; look at the diff before committing
 
 VENV  ?= .venv

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from decodery.run.load import load
     from decodery.run.output import Output
     from decodery.run.recipe import Recipe
+    from decodery.run.score import score
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,12 +37,14 @@ __all__ = [
     "load_memory",
     "resolve",
     "save_memory",
+    "score",
     "stream",
 ]
 
 _HOMES = {
     "decode": "decodery.run.api",
     "stream": "decodery.run.api",
+    "score": "decodery.run.score",
     "Output": "decodery.run.output",
     "Stream": "decodery.run.answer",
     "load": "decodery.run.load",
@@ -65,3 +68,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'decodery' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "hf"])

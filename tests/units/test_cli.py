@@ -187,22 +187,19 @@ def test_a_result_names_its_commit(tmp_path: Path, monkeypatch: Any) -> None:
     assert machine()["commit"] == f"{clean}+"
 
 
-def test_chat(tiny: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_chat(tiny: str, tmp_path: Path) -> None:
     """A conversation keeps its cache; commands work; what is wrong does not end it."""
-    lines = iter(
-        [
-            "w5 w9",
-            "/draft jacobi",
-            "w12",
-            "/stats",
-            "/nonsense",
-            "/draft nonsense",
-            f"/save {tmp_path / 'talk.json'}",
-            "/quit",
-        ]
-    )
-    monkeypatch.setattr("rich.console.Console.input", lambda *_, **__: next(lines))
-    shown = call("chat", "-m", tiny, "-n", "4").stdout
+    lines = [
+        "w5 w9",
+        "/draft jacobi",
+        "w12",
+        "/stats",
+        "/nonsense",
+        "/draft nonsense",
+        f"/save {tmp_path / 'talk.json'}",
+        "/quit",
+    ]
+    shown = call("chat", "-m", tiny, "-n", "4", input="\n".join(lines)).stdout
     assert "no command /nonsense" in shown
     assert "no draft part is called 'nonsense'" in shown
     talk = json.loads((tmp_path / "talk.json").read_text())
@@ -215,8 +212,6 @@ def test_chat(tiny: str, tmp_path: Path, monkeypatch: Any) -> None:
 def test_interrupt_stops_the_answer_not_the_chat(tiny: str, monkeypatch: Any) -> None:
     import decodery.cli.chat as chat
 
-    lines = iter(["w5 w9", "w12", "/quit"])
-    monkeypatch.setattr("rich.console.Console.input", lambda *_, **__: next(lines))
     real, calls = chat.stream, []
 
     def stream(*arguments: Any, **options: Any) -> Any:
@@ -236,7 +231,7 @@ def test_interrupt_stops_the_answer_not_the_chat(tiny: str, monkeypatch: Any) ->
         return pieces
 
     monkeypatch.setattr(chat, "stream", stream)
-    shown = call("chat", "-m", tiny, "-n", "6", "-d", "none").stdout
+    shown = call("chat", "-m", tiny, "-n", "6", "-d", "none", input="w5 w9\nw12\n/quit\n").stdout
     assert "stopped" in shown
     assert len(calls) == 2
     assert calls[1].output.finish_reason == "length"

@@ -30,6 +30,9 @@ FILES = {
 }
 """Suite -> its file below ``DECODERY_DATA``, and where a user gets it."""
 
+MINI = Path(__file__).with_name("mini.jsonl")
+"""The suite that comes with the package: 60 prompts in six categories, written for it and in the public domain."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -60,12 +63,14 @@ def tasks_of(suite: str, file: Path | None = None, limit: int | None = None) -> 
     ``file`` replaces the suite's own; the suite ``prompts`` has none of its own (a prompt a line, taken as it is, or
     JSONL with ``prompt`` or ``turns``). Raises ``DecoderyError`` for an unknown suite or a file that is missing or malformed.
     """
-    if suite not in (*FILES, "prompts"):
-        raise DecoderyError(f"there is no suite {suite!r}; suites: {', '.join(FILES)}, prompts FILE")
+    if suite not in (*FILES, "mini", "prompts"):
+        raise DecoderyError(f"there is no suite {suite!r}; suites: mini, {', '.join(FILES)}, prompts FILE")
     if suite == "prompts" and file is None:
         raise DecoderyError("the suite prompts needs a file: decodery bench prompts FILE")
     path, hint = file or Path(), ""
-    if file is None:
+    if file is None and suite == "mini":
+        path = MINI
+    elif file is None:
         path = data_dir() / FILES[suite][0]
         hint = f". Get it from {FILES[suite][1]} and set DECODERY_DATA to the folder that holds {FILES[suite][0]}"
     if not path.is_file():

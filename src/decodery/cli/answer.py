@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
@@ -31,10 +32,13 @@ from decodery.cli.options import (
 )
 from decodery.core.errors import DecoderyError
 
+START = monotonic()
+"""When this process began to read its own code."""
+
 
 @command()
 def run(
-    prompt: PROMPT,
+    prompt: PROMPT = None,
     max_new_tokens: TOKENS = 256,
     stop: STOP = [],  # noqa: B006
     seed: SEED = None,
@@ -51,6 +55,7 @@ def run(
 ) -> None:
     """Answer a prompt, streaming."""
     with errors(), ExitStack() as last:
+        words = text.read(prompt)
         model.begin(chosen)
         from decodery.draft.lib.memory import remembered
         from decodery.run.api import stream
@@ -59,10 +64,11 @@ def run(
             raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
         parts = chosen.recipe()
         loaded = model.load(parts)
+        asked, parts = parts, chosen.sampled(parts, loaded)
         last.enter_context(remembered(parts.draft, loaded, memory))
         pieces = stream(
             loaded,
-            text.prompt(loaded, prompt),
+            text.prompt(loaded, words),
             recipe=parts,
             max_new_tokens=max_new_tokens,
             stop=stop,
@@ -75,25 +81,37 @@ def run(
             from decodery.inspect.trace import Recorder
 
             recorder = Recorder(loaded.name, parts.to_dict(), loaded.text)
-        for piece in pieces:
-            if recorder is not None and piece.step is not None:
-                recorder.add(piece.step)
-            if not as_json:
-                _show(piece, show_draft)
+        stopped = False
+        try:
+            for piece in pieces:
+                if recorder is not None and piece.step is not None:
+                    recorder.add(piece.step)
+                if not as_json:
+                    _show(piece, show_draft)
+        except KeyboardInterrupt:
+            stopped = True
+            pieces.close()
         output = pieces.output
         if recorder is not None and trace is not None:
             recorder.write(trace, output.stats, output.text)
+        ended = "stopped" if stopped else output.finish_reason
         if as_json:
-            fields = {"text": output.text, "tokens": output.tokens, "finish_reason": output.finish_reason}
+            fields = {"text": output.text, "tokens": output.tokens, "finish_reason": ended}
             print(
                 json.dumps(fields | {"stats": output.stats.as_dict(), "recipe": parts.to_dict(), "model": loaded.name})
             )
-            return
-        tell("\n")
-        if not quiet:
-            err.print(f"[dim]{escape(output.stats.line())} · {output.finish_reason}[/dim]")
-            if trace is not None:
-                err.print(f"[dim]trace: {trace}[/dim]")
+        else:
+            tell("\n")
+            if not quiet:
+                drawn = f" · sampled as the model says ({', '.join(loaded.facts.sampling)})" * (
+                    parts.guide != asked.guide
+                )
+                told = f"{output.stats.line()} · {ended}{drawn} · {monotonic() - START:.1f} s in all"
+                err.print(f"[dim]{escape(told)}[/dim]")
+                if trace is not None:
+                    err.print(f"[dim]trace: {trace}[/dim]")
+        if stopped:
+            raise typer.Exit(130)
 
 
 @command()
@@ -116,13 +134,14 @@ def chat(
 
         parts = chosen.recipe()
         loaded = model.load(parts)
+        parts = chosen.sampled(parts, loaded)
         with remembered(parts.draft, loaded, memory):
             Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show, plan).loop()
 
 
 @command()
 def compare(
-    prompt: PROMPT,
+    prompt: PROMPT = None,
     max_new_tokens: TOKENS = 128,
     plan: PLAN = "auto",
     rounds: Annotated[int, typer.Option(help="Interleaved repetitions; the median counts.")] = 1,
@@ -136,9 +155,9 @@ def compare(
         from decodery.inspect.compare import compare_drafts
         from decodery.run.spec import specs
 
-        drafts, others = chosen.drafts(), chosen.recipe()
+        words, drafts, others = text.read(prompt), chosen.drafts(), chosen.recipe()
         loaded = model.load(*(others.replace(draft=name) for name in specs(drafts)))
-        told = text.prompt(loaded, prompt)
+        told = text.prompt(loaded, words)
         results = compare_drafts(loaded, told, drafts, max_new_tokens, rounds, plan, others)
         if as_json:
             last = [row.as_dict() for row in list(results)[-1]]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from decodery.cli.common import read
+from decodery.cli.lines import Lines
 from decodery.core.errors import DecoderyError
 from decodery.core.files import write_whole
 from decodery.model.model import Model
@@ -16,18 +22,29 @@ from decodery.model.session import Session
 from decodery.run.api import stream
 from decodery.run.output import Piece
 from decodery.run.recipe import Recipe
+from decodery.run.registry import name_of, nearest
 
 HELP = {
     "/help": "this list",
+    "/set NAME VALUE": "max-tokens, seed, plan, show-draft; or a guide's first parameter: /set temperature 0.7",
+    "/show": "the settings, and how long the conversation is",
     "/draft SPEC": "choose another drafter, e.g. /draft ngram:max=4",
     "/guide SPEC ...": "choose guides, e.g. /guide temperature:0.7 top-p:0.9; none clears them",
     "/system TEXT": "set the system message and start over",
     "/retry": "answer the last message again",
+    "/edit [TEXT]": "change the last message, and answer it again",
+    "/undo": "take back the last message and its answer",
     "/reset": "forget the conversation",
-    "/save FILE": "write the conversation as JSON",
+    "/save FILE": "write the conversation as JSON, as OpenAI's clients read it",
+    "/load FILE": "go on with a conversation that was saved",
+    "/copy": "put the last answer into the clipboard of the terminal",
     "/stats": "figures of the last answer",
-    "/quit": "end",
+    "/bye": "end; so do /exit, /quit and Ctrl-D",
+    '"""': 'begins a message of several lines, which ends with """',
 }
+
+ENDS = ("/bye", "/exit", "/quit")
+BLOCK = '"""'
 
 
 @dataclass
@@ -47,9 +64,11 @@ class Chat:
     messages: list[dict[str, str]] = field(default_factory=list)
     last: str = ""
     session: Session = field(init=False)
+    lines: Lines = field(init=False)
 
     def __post_init__(self) -> None:
         self.session = self.model.session()
+        self.lines = Lines(self.out)
         self.reset()
 
     def reset(self, system: str | None = None) -> None:
@@ -58,25 +77,41 @@ class Chat:
         self.messages = [{"role": "system", "content": self.system}] if self.system else []
 
     def loop(self) -> None:
-        """Read, answer, repeat; until the end of input or /quit."""
+        """Read, answer, repeat; until the end of input or /bye."""
         self.out.print(f"[dim]{escape(self.model.name)} · {escape(str(self.recipe.to_dict()))} · /help[/dim]")
         while True:
             try:
-                line = self.out.input("[bold cyan]> [/bold cyan]").strip()
+                line = self._message()
             except EOFError:
                 return
             except KeyboardInterrupt:
                 self.out.print()
                 continue
+            except (DecoderyError, UnicodeError) as error:
+                self._told(error)
+                continue
+            if line in ENDS:
+                return
             try:
-                if line == "/quit":
-                    return
                 if line.startswith("/"):
                     self.command(*line.partition(" ")[::2])
                 elif line:
                     self.say(line)
-            except DecoderyError as error:
-                self.out.print(f"[red]{escape(str(error))}[/red]")
+            except (DecoderyError, OSError, UnicodeError) as error:
+                self._told(error)
+
+    def _message(self) -> str:
+        """A line, a pasted text of several lines, or all lines between triple quotes."""
+        text = self.lines.read("> ").strip()
+        if not text.startswith(BLOCK):
+            return text
+        text = text.removeprefix(BLOCK)
+        while not text.rstrip().endswith(BLOCK):
+            text += "\n" + self.lines.read("... ")
+        return text.rstrip().removesuffix(BLOCK).strip()
+
+    def _told(self, error: Exception) -> None:
+        self.out.print(f"[red]{escape(str(error))}[/red]")
 
     def say(self, text: str) -> None:
         """Answer a message; an interrupted answer stays in the conversation as far as it came."""
@@ -117,17 +152,23 @@ class Chat:
         """One of ``HELP``."""
         argument = argument.strip()
         choices: dict[str, Callable[[], Any]] = {
-            "/help": lambda: self.out.print("\n".join(f"{key:<18}{value}" for key, value in HELP.items())),
+            "/help": lambda: self.out.print("\n".join(f"{key:<18}{escape(value)}" for key, value in HELP.items())),
+            "/set": lambda: self.set(*argument.partition(" ")[::2]),
+            "/show": self.describe,
             "/draft": lambda: self.choose(draft=argument or "none"),
             "/guide": lambda: self.choose(guide=[] if argument in ("", "none") else argument.split()),
             "/system": lambda: self.reset(argument),
-            "/retry": self.retry,
+            "/retry": lambda: self.say(self.undo()),
+            "/edit": lambda: self.edit(argument),
+            "/undo": self.undo,
             "/reset": self.reset,
             "/save": lambda: self.save(argument),
+            "/load": lambda: self.load(argument),
+            "/copy": self.copy,
             "/stats": lambda: self.out.print(escape(self.last or "no answer yet")),
         }
         if name not in choices:
-            raise DecoderyError(f"no command {name}; /help lists them")
+            raise DecoderyError(f"no command {name}; /help lists them.{nearest(name, [*choices, *ENDS])}")
         choices[name]()
 
     def choose(self, **parts: Any) -> None:
@@ -135,19 +176,62 @@ class Chat:
         self.recipe = self.recipe.replace(**parts)
         self.out.print(f"[dim]{escape(str(self.recipe.to_dict()))}[/dim]")
 
-    def retry(self) -> None:
-        """Answer the last message again."""
+    def set(self, name: str, value: str) -> None:
+        """Change a setting, or the first parameter of a guide, which is added where it is not there."""
+        value = value.strip()
+        if name in ("max-tokens", "seed"):
+            if not value.lstrip("-").isdecimal():
+                raise DecoderyError(f"/set {name} takes a whole number, not {value!r}")
+            number = int(value)
+            if name == "seed":
+                self.seed = None if number == -1 else number
+            elif number < 1:
+                raise DecoderyError(f"/set max-tokens takes a number from 1 on, not {value}")
+            else:
+                self.max_new_tokens = number
+        elif name == "plan":
+            self.plan = value
+        elif name == "show-draft":
+            if value not in ("on", "off"):
+                raise DecoderyError("/set show-draft takes on or off")
+            self.show_draft = value == "on"
+        elif not name or not value:
+            raise DecoderyError("/set takes a name and a value, e.g. /set temperature 0.7")
+        else:
+            kept = [guide for guide in self.recipe.guide if name_of(guide)[1] != name]
+            self.choose(guide=[*kept, f"{name}:{value}"])
+
+    def describe(self) -> None:
+        """Print the settings."""
+        facts = {
+            "model": self.model.name,
+            "backend": self.model.backend,
+            "parts": self.recipe.to_dict(),
+            "plan": self.plan,
+            "max-tokens": self.max_new_tokens,
+            "seed": self.seed,
+            "messages": len(self.messages),
+            "tokens in the cache": f"{len(self.session.tokens)} of {self.model.context}",
+        }
+        self.out.print("\n".join(f"{name:<22}{escape(str(value))}" for name, value in facts.items()))
+
+    def undo(self) -> str:
+        """Take back the last message and what followed; returns the message."""
         asked = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
         if not asked:
-            raise DecoderyError("there is no message to answer again")
+            raise DecoderyError("there is no message yet")
         text = self.messages[asked[-1]]["content"]
         del self.messages[asked[-1] :]
-        self.say(text)
+        return text
+
+    def edit(self, text: str) -> None:
+        """Answer another text in place of the last message; without one, that is edited in the terminal."""
+        before = self.undo()
+        changed = text or self.lines.read("> ", before).strip()
+        self.say(changed or before)
 
     def save(self, file: str) -> None:
         """Write the messages, whole or not at all."""
-        import json
-
         if not file:
             raise DecoderyError("/save needs a file name")
         try:
@@ -155,3 +239,31 @@ class Chat:
         except OSError as error:
             raise DecoderyError(f"the conversation is not saved: {error}") from error
         self.out.print(f"[dim]saved {len(self.messages)} messages to {escape(file)}[/dim]")
+
+    def load(self, file: str) -> None:
+        """Read messages: a list of them, or an object with ``messages`` as OpenAI's clients send it."""
+        if not file:
+            raise DecoderyError("/load needs a file name")
+        try:
+            found = json.loads(read(Path(file).expanduser()))
+        except ValueError as error:
+            raise DecoderyError(f"{file} holds no JSON: {error}") from error
+        messages = found.get("messages") if isinstance(found, dict) else found
+        right = isinstance(messages, list) and all(
+            isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
+            for one in messages
+        )
+        if not right:
+            raise DecoderyError(f"{file} holds no list of messages with a role and a content that is text")
+        self.messages = [{"role": one["role"], "content": one["content"]} for one in messages]
+        self.out.print(f"[dim]{len(self.messages)} messages from {escape(file)}[/dim]")
+
+    def copy(self) -> None:
+        """Hand the last answer to the terminal's clipboard (the escape sequence OSC 52, which most terminals know)."""
+        answers = [message["content"] for message in self.messages if message["role"] == "assistant"]
+        if not answers:
+            raise DecoderyError("there is no answer yet")
+        if not sys.stdout.isatty():
+            raise DecoderyError("there is no terminal whose clipboard could take it; /save writes a file")
+        sys.stdout.write(f"\x1b]52;c;{base64.b64encode(answers[-1].encode()).decode()}\x07")
+        sys.stdout.flush()

@@ -35,12 +35,23 @@ DEFAULTS = {"backend", "change", "device", "dtype", "max_new_tokens", "model", "
 tracebacks = False
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from decodery import __version__
+
+        print(f"decodery {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     config: Annotated[
         Path | None, typer.Option(envvar="DECODERY_CONFIG", help="YAML with defaults: model, draft, guide, ...")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
     context: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """One decoding engine: choose how tokens are chosen."""
@@ -90,9 +101,11 @@ def decoded(data: bytes, name: str) -> str:
         raise DecoderyError(f"{name} is not text in UTF-8: {error}") from error
 
 
-def prompt_of(prompt: str) -> str:
-    """The prompt; ``-`` reads standard input, as it is."""
-    return decoded(sys.stdin.buffer.read(), "standard input") if prompt == "-" else prompt
+def prompt_of(prompt: str | None) -> str:
+    """The prompt; without one, and for ``-``, standard input is read as it is, unless that is a terminal."""
+    if prompt is None and sys.stdin.isatty():
+        raise DecoderyError("there is no prompt: give one, name a file with -f FILE, or pipe a text in")
+    return decoded(sys.stdin.buffer.read(), "standard input") if prompt in (None, "-") else prompt
 
 
 def text_of(spec: str) -> Any:

@@ -29,7 +29,7 @@ from decodery.core.errors import DecoderyError
 
 @command()
 def profile(
-    prompt: PROMPT,
+    prompt: PROMPT = None,
     max_new_tokens: TOKENS = 128,
     plan: PLAN = "auto",
     as_json: JSON = False,
@@ -42,9 +42,9 @@ def profile(
         from decodery.inspect.profile import bars
         from decodery.inspect.profile import profile as measure
 
-        parts = chosen.recipe()
+        words, parts = text.read(prompt), chosen.recipe()
         loaded = model.load(parts)
-        found = measure(loaded, text.prompt(loaded, prompt), parts, max_new_tokens, plan)
+        found = measure(loaded, text.prompt(loaded, words), parts, max_new_tokens, plan)
         if as_json:
             print(json.dumps({"phases": found.phases, "cost": found.cost, "stats": found.stats.as_dict()}))
             return
@@ -84,7 +84,9 @@ def doctor(as_json: JSON = False, model: ModelOptions = ModelOptions(backend="au
 
 @command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")],
+    suite: Annotated[
+        str, typer.Argument(help="mini, spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
+    ],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
     limit: LIMIT = None,

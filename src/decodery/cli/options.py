@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, get_type_hints
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from decodery.cli.common import app, conversation, prompt_of, read, silence
 from decodery.core.errors import DecoderyError
-from decodery.run.registry import ROLES, entries
+from decodery.run.registry import ROLES, entries, names
 
 if TYPE_CHECKING:
     from decodery.model.model import Model
@@ -30,10 +32,34 @@ MODEL = Annotated[
 BACKEND = Annotated[
     str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
 ]
-TOKENS = Annotated[int, typer.Option("--max-new-tokens", "-n", help="At most so many new tokens.")]
-PROMPT = Annotated[str, typer.Argument(help="The prompt; - reads standard input.")]
+UNTIL_THE_END = 1 << 30
+"""New tokens that stand for as many as there are until the answer or the context ends."""
+
+
+def _tokens(count: int) -> int:
+    return UNTIL_THE_END if count == -1 else count
+
+
+def _seed(seed: int | None) -> int | None:
+    return None if seed == -1 else seed
+
+
+TOKENS = Annotated[
+    int,
+    typer.Option(
+        "--max-new-tokens",
+        "--max-tokens",
+        "--n-predict",
+        "-n",
+        callback=_tokens,
+        help="At most so many new tokens; -1: until the end.",
+    ),
+]
+PROMPT = Annotated[str | None, typer.Argument(help="The prompt; without one, and for -, standard input is read.")]
 STOP = Annotated[list[str], typer.Option(help="Stop string; may be given several times.")]
-SEED = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
+SEED = Annotated[
+    int | None, typer.Option("--seed", "-s", callback=_seed, help="Makes sampling repeatable; -1: another each time.")
+]
 PLAN = Annotated[
     str,
     typer.Option(
@@ -48,8 +74,50 @@ MEMORY = Annotated[
     typer.Option(help="Keep what the drafter learns in this file: read if it is there, written at the end."),
 ]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
-TEMPERATURE = Annotated[float | None, typer.Option("--temperature", "-t", help="Short for --guide temperature:T.")]
+CONTEXT = Annotated[
+    int | None, typer.Option("--ctx-size", "-c", min=1, help="At most so many tokens, prompt and answer.")
+]
+THREADS = Annotated[
+    int | None, typer.Option(envvar="DECODERY_THREADS", min=1, help="Threads of a forward; by default one a core.")
+]
 RECIPE = Annotated[Path | None, typer.Option(help="A recipe file in YAML or JSON instead of options for the parts.")]
+
+
+class Short(NamedTuple):
+    """An option of other tools that is short for a guide. ``off``: the value that means none."""
+
+    names: tuple[str, ...]
+    kind: type
+    guide: str
+    off: float
+
+
+SHORT = {
+    "temperature": Short(("--temperature", "--temp", "-t"), float, "temperature", 0),
+    "top_k": Short(("--top-k",), int, "top-k", 0),
+    "top_p": Short(("--top-p",), float, "top-p", 1),
+    "min_p": Short(("--min-p",), float, "min-p", 0),
+    "repeat_penalty": Short(("--repeat-penalty", "--repetition-penalty"), float, "repetition", 1),
+}
+
+ORDER = "decodery.order"
+"""Where a command notes the names of its options in the order in which they were typed."""
+
+
+class Ordered(TyperCommand):
+    """A command that notes the order of its options, for guides act in the order given."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def noted(args: list[str]) -> Any:
+            found = parse(args)
+            ctx.meta[ORDER] = [option.name for option in found[2]]
+            return found
+
+        parser.parse_args = noted  # type: ignore[method-assign]
+        return parser
 
 
 @dataclass
@@ -81,6 +149,8 @@ class ModelOptions(Group):
     change: Annotated[list[str], typer.Option(help=escape(ROLES["change"].help))] = dataclasses.field(
         default_factory=list
     )
+    ctx_size: CONTEXT = None
+    threads: THREADS = None
 
     def begin(self, parts: RecipeOptions) -> None:
         """Begin to load the model, while all else is still imported, unless the parts may want another backend."""
@@ -88,8 +158,7 @@ class ModelOptions(Group):
         if parts.plain():
             from decodery.model.early import begin
 
-            options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-            begin(options.pop("model"), **options)
+            begin(self.model, **self._options())
 
     def load(self, *recipes: Recipe, **others: Any) -> Model:
         """The model, loaded; ``others`` take the place of options.
@@ -100,10 +169,24 @@ class ModelOptions(Group):
         from decodery.core.values import Cap
         from decodery.run.load import load
 
-        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | others
+        options = self._options() | others
         if options["backend"] == "auto" and not all(recipe.needs <= {Cap.TREE} for recipe in recipes):
             options["backend"] = "torch"
-        return load(options.pop("model"), **options)
+        model = load(self.model, **options)
+        if self.ctx_size is not None:
+            if self.ctx_size > model.context:
+                raise DecoderyError(
+                    f"--ctx-size {self.ctx_size} is more than the context of {model.name}, {model.context}"
+                )
+            model.context = self.ctx_size
+        return model
+
+    def _options(self) -> dict[str, Any]:
+        """The options of ``load``. The number of threads goes to all that computes by the environment."""
+        if self.threads is not None:
+            os.environ["DECODERY_THREADS"] = str(self.threads)
+        own = ("model", "ctx_size", "threads")
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own}
 
 
 @dataclass
@@ -111,20 +194,32 @@ class TextOptions(Group):
     """How the prompt becomes the model's input."""
 
     raw: Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")] = False
-    system: Annotated[str, typer.Option(help="System message.")] = ""
+    system: Annotated[str, typer.Option("--system", "--system-prompt", "-sys", help="System message.")] = ""
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None
+
+    def read(self, prompt: str | None) -> str:
+        """The text of the prompt: given, in the file, or on standard input."""
+        if self.file is None:
+            return prompt_of(prompt)
+        if prompt is not None:
+            raise DecoderyError("a prompt and --file are both given: leave out one of them")
+        if not self.file.is_file():
+            raise DecoderyError(f"no such file: {self.file}")
+        return read(self.file)
 
     def prompt(self, model: Model, text: str) -> Any:
-        """What to decode; ``-`` stands for standard input."""
-        return conversation(model, prompt_of(text), self.system, self.raw)
+        """What to decode."""
+        return conversation(model, text, self.system, self.raw)
 
 
 @dataclass
 class RecipeOptions(Group):
-    """An option for each role of the table, ``--temperature`` and ``--recipe``. ``specs``: what was given, by role."""
+    """An option for each role of the table, those of ``SHORT``, and ``--recipe``. ``specs``: what was given, by role."""
 
     specs: dict[str, Any] = dataclasses.field(default_factory=dict)
-    temperature: float | None = None
     file: Path | None = None
+    guided: bool = False
+    """Whether anything was said of guides, be it that there should be none."""
     draft_names: ClassVar[tuple[str, ...]] = ()
     draft_help: ClassVar[str] = ""
 
@@ -136,19 +231,30 @@ class RecipeOptions(Group):
                 if name == "draft":
                     declarations, told = [*declarations, *self.draft_names], self.draft_help or told
                 kind: Any = list[str] if role.many else str | None
-                hint = Annotated[kind, typer.Option(*declarations, help=escape(told))]
+                complete = partial(_known_parts, name)
+                hint = Annotated[kind, typer.Option(*declarations, help=escape(told), autocompletion=complete)]
                 found.append(_parameter(name, hint, self.specs.get(name, [] if role.many else None)))
-        found.append(_parameter("temperature", TEMPERATURE, None))
+        for name, short in SHORT.items():
+            told = f"Short for --guide {short.guide}:{name[0].upper()}; {short.off}: none."
+            found.append(_parameter(name, Annotated[short.kind | None, typer.Option(*short.names, help=told)], None))
         return [*found, _parameter("recipe", RECIPE, None)]
 
     def given(self, values: dict[str, Any], context: typer.Context) -> Self:
-        file, temperature = values.pop("recipe"), values.pop("temperature")
-        told = [name for name in [*values, "temperature"] if _was_typed(context, name)]
+        file = values.pop("recipe")
+        told = [name for name in values if _was_typed(context, name)]
         if file is not None and told:
-            named = " and ".join(f"--{name}" for name in told)
+            named = " and ".join(f"--{name.replace('_', '-')}" for name in told)
             raise DecoderyError(f"--recipe names all parts already; leave out {named}, or --recipe")
-        specs = {name: value for name, value in values.items() if value not in (None, [], "")}
-        return dataclasses.replace(self, specs={} if file else specs, temperature=temperature, file=file)
+        guided = bool(values["guide"]) or any(values[name] is not None for name in SHORT)
+        values["guide"] = _guides(values, context.meta.get(ORDER, []))
+        specs = {name: value for name, value in values.items() if name not in SHORT and value not in (None, [], "")}
+        return dataclasses.replace(self, specs={} if file else specs, file=file, guided=guided)
+
+    def sampled(self, recipe: Recipe, model: Model) -> Recipe:
+        """The recipe, with the guides of the model's own sampling where nothing was said of guides."""
+        if self.guided or self.file is not None or recipe.search is not None:
+            return recipe
+        return recipe.replace(guide=model.facts.sampling)
 
     def plain(self) -> bool:
         """Whether the catalogue alone tells that these parts run on every backend that has trees."""
@@ -171,10 +277,7 @@ class RecipeOptions(Group):
             if not self.file.is_file():
                 raise DecoderyError(f"no such recipe file: {self.file}")
             return Recipe.from_text(read(self.file))
-        guides = self.specs.get("guide", [])
-        if self.temperature is not None:
-            guides = [*guides, f"temperature:{self.temperature}"]
-        return Recipe.of(**{**self.specs, "guide": guides})
+        return Recipe.of(**self.specs)
 
 
 @dataclass
@@ -194,7 +297,7 @@ class DraftsOptions(RecipeOptions):
         if self.file is not None:
             return super().recipe()
         others = {role: spec for role, spec in self.specs.items() if role != "draft"}
-        return RecipeOptions(others, self.temperature).recipe()
+        return RecipeOptions(others).recipe()
 
 
 @dataclass
@@ -231,7 +334,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable
         flat = [context, *own, *(one for group in parts.values() for one in group)]
         run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in flat}
-        app.command(name)(run)
+        app.command(name, cls=Ordered)(run)
         return function
 
     return register
@@ -239,6 +342,25 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable
 
 def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _guides(values: dict[str, Any], order: list[str]) -> list[str]:
+    """The guides in the order in which they and the short options were typed; those of a configuration file come first."""
+    guides, given = [], list(values.get("guide") or [])
+    if "guide" not in order:
+        guides, given = given, []
+    shorts = [name for name in SHORT if name not in order]
+    for name in dict.fromkeys([*shorts, *(f"{i} guide" if name == "guide" else name for i, name in enumerate(order))]):
+        if name.endswith(" guide"):
+            guides.append(given.pop(0))
+        elif name in SHORT and values[name] is not None and values[name] != SHORT[name].off:
+            guides.append(f"{SHORT[name].guide}:{values[name]}")
+    return guides
+
+
+def _known_parts(role: str, context: typer.Context, incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    return [name for name in names(role) if name.startswith(incomplete)]
 
 
 def _was_typed(context: typer.Context, name: str) -> bool:

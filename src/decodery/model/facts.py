@@ -61,7 +61,7 @@ class Facts(NamedTuple):
     ``kind``: its class. ``vocab``: how many tokens its rows speak of, which may be more than the tokenizer has.
     ``embedded``: how many tokens have an embedding; very many where the network does not tell. ``eos``: the tokens that end
     an answer, as generation config and config name them. ``context``: the longest text that the configuration allows, of one
-    set of rotary frequencies.
+    set of rotary frequencies. ``sampling``: the guides that stand for the generation config's own sampling.
     """
 
     kind: str
@@ -72,6 +72,7 @@ class Facts(NamedTuple):
     parameters: int
     context: int
     windows: dict[str, Reach]
+    sampling: list[str]
 
 
 def facts_of(network: Any) -> Facts:
@@ -88,6 +89,7 @@ def facts_of(network: Any) -> Facts:
         parameters=sum(p.numel() for p in network.parameters()),
         context=min(context_of(config), rope_border(config) or UNLIMITED),
         windows=windows_of(config),
+        sampling=sampling_of(network.generation_config),
     )
 
 
@@ -114,6 +116,32 @@ def first_eos(places: Iterable[Any], vocab: int) -> list[int]:
         if found := sorted({int(token) for token in named if token is not None and 0 <= token < vocab}):
             return found
     return []
+
+
+def sampling_of(config: Any) -> list[str]:
+    """The guides that shape and sample as ``generate`` of transformers does under this generation config, in its order."""
+
+    def value(name: str, usual: float) -> Any:
+        found = getattr(config, name, None)
+        return usual if found is None else found
+
+    asked: list[tuple[str, str, float]] = [
+        ("repetition", "repetition_penalty", 1.0),
+        ("no-repeat-ngram", "no_repeat_ngram_size", 0),
+    ]
+    if getattr(config, "do_sample", None):
+        asked += [
+            ("top-k", "top_k", 0),
+            ("top-p", "top_p", 1.0),
+            ("min-p", "min_p", 0.0),
+            ("typical-p", "typical_p", 1.0),
+        ]
+    guides = [f"{guide}:{value(name, off)}" for guide, name, off in asked if value(name, off) != off]
+    if getattr(config, "do_sample", None):
+        sampled = sum(guide.startswith(("repetition", "no-repeat")) for guide in guides)
+        top_k = [] if any(guide.startswith("top-k") for guide in guides) or value("top_k", 50) == 0 else ["top-k:50"]
+        guides[sampled:sampled] = [f"temperature:{value('temperature', 1.0)}", *top_k]
+    return guides
 
 
 def _embedded(network: Any) -> int:

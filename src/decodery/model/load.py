@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from decodery.core.defaults import default_of
+from decodery.core.defaults import default_of, threads_wanted
 from decodery.core.errors import BadModel, first_line
 from decodery.core.text import Text
 from decodery.core.values import Cap
 from decodery.model.change import Change
 from decodery.model.checkpoint import config_of, memory_bytes, network_of, tokenizer_of
 from decodery.model.model import Model
-from decodery.model.resolve import DEMO, place_of
+from decodery.model.resolve import DEMO, place_of, reachable, unknown
 
 LOG = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ def load(
     change: Sequence[Change] = (),
 ) -> Model:
     """``decodery.load`` (``run/load.py`` describes the arguments) with changes as objects."""
+    if (threads := threads_wanted()) is not None:
+        torch.set_num_threads(threads)
     named = isinstance(spec, (str, os.PathLike))
     if backend is None and named and device in (None, "auto"):
         backend = default_of("backend", "auto")
@@ -77,7 +79,14 @@ def _named(spec: str, asked: Asked) -> Model:
         raise BadModel(f"revision={asked.revision!r} is for models on the hub; {spec} is a local one without revisions")
     device = asked.device or torch.device("cpu")
     where: dict[str, Any] = {"revision": asked.revision, "trust_remote_code": asked.trust_remote_code}
-    tokenizer = tokenizer_of(place.path, **where)
+    if not place.local and not reachable():
+        where["local_files_only"] = True
+    try:
+        tokenizer = tokenizer_of(place.path, **where)
+    except BadModel as error:
+        if place.local:
+            raise
+        raise unknown(spec, error) from error
     chosen = asked.dtype or next((part.dtype for part in asked.change if part.dtype), None)
     if device.type == "cpu" and not place.gguf:
         _fits(Path(place.path))
@@ -133,13 +142,14 @@ def _given(spec: Any, asked: Asked) -> Model:
 def _of_pair(spec: Any) -> Model:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    if isinstance(spec, tuple) and len(spec) == 2:
-        network, tokenizer = spec
-        if isinstance(network, PreTrainedModel) and isinstance(tokenizer, PreTrainedTokenizerBase | None):
-            return Model(network, tokenizer, loader=load)
+    network, tokenizer = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, None)
+    if hasattr(network, "get_base_model"):  # of PEFT: the base model, into whose layers the adapter has been put
+        network = network.get_base_model()
+    if isinstance(network, PreTrainedModel) and isinstance(tokenizer, PreTrainedTokenizerBase | None):
+        return Model(network, tokenizer, loader=load)
     raise BadModel(
-        f"a model is a hub id, a directory, a .gguf file, {DEMO!r}, a loaded Model, or a pair (network, tokenizer) of "
-        f"transformers, whose tokenizer may be None; this is {_kinds(spec)}"
+        f"a model is a hub id, a directory, a .gguf file, {DEMO!r}, a loaded Model, a network of transformers, or a pair "
+        f"(network, tokenizer), whose tokenizer may be None; this is {_kinds(spec)}"
     )
 
 

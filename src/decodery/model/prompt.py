@@ -23,7 +23,11 @@ def text_of(data: bytes | bytearray) -> str:
 
 
 def ids_of(prompt: Any) -> list[int]:
-    """Token ids in a list, an array or a tensor (of one row). Raises ``BadPrompt`` for what is none."""
+    """Token ids in a list, an array, a tensor (of one row) or a ``BatchEncoding``. Raises ``BadPrompt`` for what is none."""
+    if isinstance(prompt, Mapping) and "input_ids" in prompt:
+        prompt = prompt["input_ids"]
+        if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], list):
+            (prompt,) = prompt
     ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
     if ids is not prompt and isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], list):
         (ids,) = ids  # as tokenizers give it: a batch of one

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 from decodery.core.errors import BadModel, first_line
 from decodery.model.gguf import converted, described
@@ -24,13 +28,23 @@ def resolve(spec: str | Path) -> Path:
     if path.is_dir() and str(spec):
         return path
     if not _is_hub_id(str(spec)):
-        raise BadModel(f"{str(spec)!r} is no directory, no .gguf file and no hub id; the demo model is called {DEMO!r}")
+        raise BadModel(
+            f"{str(spec)!r} is no directory, no .gguf file and no hub id; the demo model is called {DEMO!r}{hint_for(str(spec))}"
+        )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(spec)))
+        return Path(snapshot_download(str(spec), local_files_only=not reachable()))
     except Exception as error:
-        raise BadModel(f"{spec} is no local directory, and the hub did not give it: {first_line(error)}") from error
+        raise unknown(str(spec), error) from error
+
+
+def unknown(spec: str, error: BaseException) -> BadModel:
+    """The error for a name that is no local directory and that the hub did not give."""
+    why = (
+        first_line(error) if reachable() else "it cannot be reached from here, and its files are not in the local cache"
+    )
+    return BadModel(f"{spec} is no local directory, and the hub did not give it: {why}{hint_for(spec)}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,38 @@ def _gguf(spec: str | Path) -> Path | None:
         return demo_file()
     path = Path(spec).expanduser()
     return path if path.suffix == ".gguf" else None
+
+
+OTHERS = {
+    "llama": "meta-llama/Llama-3.2-1B-Instruct",
+    "qwen": "Qwen/Qwen3-0.6B",
+    "gemma": "google/gemma-3-270m-it",
+    "phi": "microsoft/Phi-4-mini-instruct",
+    "mistral": "mistralai/Mistral-7B-Instruct-v0.3",
+    "smollm": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "deepseek": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "tinyllama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+}
+"""What names begin with that other tools use -> a hub id of such a model."""
+
+
+def hint_for(spec: str) -> str:
+    """A sentence with what may be meant by a name that is none of the hub's; empty where nobody knows."""
+    name = spec.partition(":")[0].lower()
+    found = next((hub for begin, hub in OTHERS.items() if "/" not in name and name.startswith(begin)), "")
+    return f"; on the hub such a model is called {found!r}, for instance" if found else ""
+
+
+def reachable() -> bool:
+    """Whether the hub can be had: its own client tries for half a minute before it gives up."""
+    address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if getproxies():  # somebody else finds the way
+        return True
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 443), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _is_hub_id(spec: str) -> bool:

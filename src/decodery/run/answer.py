@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import DecoderyError
@@ -27,8 +28,10 @@ from decodery.run.recipe import Recipe
 class Stream(Iterator[Piece]):
     """Iterate for pieces of text as they come; ``outputs`` is complete afterwards, ``output`` is its first.
 
-    Nothing runs before the first piece is asked for. Left half way, it frees its cache when it is closed, or when nobody
-    holds it any more. Where one of several answers fails, the others go on to their ends; then the first failure is raised.
+    ``async for`` does the same, each step in a thread; ``with`` closes the stream at the end of the block. What was told so
+    far is in ``outputs`` at any moment. Nothing runs before the first piece is asked for. Left half way, it frees its cache
+    when it is closed, or when nobody holds it any more. Where one of several answers fails, the others go on to their ends;
+    then the first failure is raised.
     """
 
     def __init__(self, model: Model, asked: Asked, recipe: Recipe, request: Request) -> None:
@@ -43,6 +46,21 @@ class Stream(Iterator[Piece]):
 
     def __next__(self) -> Piece:
         return next(self._pieces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Piece:
+        piece = await asyncio.to_thread(next, self._pieces, None)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
 
     def close(self) -> None:
         """Give up what is not answered yet; the session can be used for another answer."""
@@ -134,19 +152,22 @@ class _Driver:
     def _sessions(self) -> Iterator[list[Session]]:
         """A session for each answer. Those made here are closed at the end; a session of the caller's keeps its cache."""
         prompts, n, given = self._asked
+        forks: list[Session] = []
         if len(prompts) > 1:
             made = self._model.sessions(prompts)
             try:
-                yield made
+                for session in made if n > 1 else ():
+                    forward(session)  # so that the answers to a prompt share its cache
+                    forks += [session.fork() for _ in range(n)]
+                yield forks or made
             finally:
-                for session in made:
+                for session in [*forks, *made]:
                     session.close()
             return
         session = given or self._model.session()
         if session.busy:
             raise DecoderyError("the session is busy with another answer: finish or drop that stream first")
         session.busy = True
-        forks: list[Session] = []
         try:
             session.restart(prompts[0])
             if n > 1:
@@ -163,7 +184,7 @@ class _Driver:
     def _stop(self) -> Stop:
         request = self._request
         return Stop(
-            eos=frozenset() if request.ignore_eos else self._model.eos,
+            eos=(frozenset() if request.ignore_eos else self._model.eos) | request.stop_tokens,
             max_new_tokens=request.max_new_tokens,
             context=self._model.context,
             time_limit=request.time_limit,
@@ -198,6 +219,7 @@ class Request:
 
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
     time_limit: float | None = None
     ignore_eos: bool = False
     seed: int | None = None
@@ -212,4 +234,4 @@ class Request:
         if self.seed is not None and self.seed < 0:
             raise DecoderyError(f"seed must be 0 or more, not {self.seed}; without one, each run is different")
         if not all(isinstance(stop, str) and stop for stop in self.stop):
-            raise DecoderyError(f"stop strings must be non-empty texts, not {list(self.stop)!r}")
+            raise DecoderyError(f"stop takes non-empty texts and token ids, not {list(self.stop)!r}")

@@ -19,10 +19,18 @@ from decodery.run.recipe import Recipe
 def stream(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack[Options]) -> Stream:
     """Decode step by step; see ``decode`` for the arguments. Iterate over pieces of text, then read ``output``."""
     recipe = recipe_from(options)
+    if (sampling := options.get("sampling")) is not None:
+        if sampling != "model" or recipe.guide:
+            raise DecoderyError(
+                f'sampling= takes "model", and no guides beside it; not {sampling!r} with {len(recipe.guide)} guides'
+            )
+        recipe = recipe.replace(guide=model.facts.sampling)
     stop = options.get("stop", ())
+    stops = [stop] if isinstance(stop, (str, int)) else list(stop)
     request = Request(
         options.get("max_new_tokens", 256),
-        (stop,) if isinstance(stop, str) else tuple(stop),
+        tuple(one for one in stops if not _is_token(one)),
+        frozenset(int(one) for one in stops if _is_token(one)),
         options.get("time_limit"),
         options.get("ignore_eos", False),
         options.get("seed"),
@@ -45,9 +53,10 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
         draft, verify, guide, constrain, search: parts by name, spec or instance; or all of them as ``recipe``.
             Greedy unless a guide samples (``guide="temperature:0.7"``). ``draft`` is "auto" unless it is given: lossless
             drafts that need no training; "none" is plain decoding.
-        max_new_tokens, stop, time_limit (seconds), ignore_eos: when to stop.
+        max_new_tokens, stop (texts and token ids, one or several), time_limit (seconds), ignore_eos: when to stop.
         seed: makes a run repeatable; each of several answers has its own randomness.
-        n: this many answers to one prompt, sharing its cache.
+        sampling: "model" takes the guides that the model's generation config asks for (``model.facts.sampling``).
+        n: this many answers to a prompt, sharing its cache.
         plan: how much to draft: "auto" (the default): the tree that promises most tokens per second, by the cost of a
             forward here (measured once, about a second) and the acceptance seen so far; "off" (all that the drafter
             proposes), or "fixed:N" (N nodes a step at most).
@@ -55,10 +64,16 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
         session: from ``model.session()``; keeps the cache between calls, so a chat does not compute its past again.
 
     Returns:
-        ``Output``; a list of them for a list of prompts or a given ``n``.
+        ``Output``; a list of them for a list of prompts or a given ``n``, and for both a list for each prompt.
     """
     outputs = stream(model, prompt, n=n, **options).finish()
+    if n is not None and is_batch(prompt):
+        return [outputs[i : i + n] for i in range(0, len(outputs), n)]
     return outputs[0] if n is None and not is_batch(prompt) else outputs
+
+
+def _is_token(stop: object) -> bool:
+    return isinstance(stop, Integral) and not isinstance(stop, bool)
 
 
 def is_batch(prompt: Any) -> bool:
@@ -67,16 +82,16 @@ def is_batch(prompt: Any) -> bool:
 
 
 def _asked(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> Asked:
-    if is_batch(prompt):
-        if session is not None or n != 1:
-            raise BadPrompt("session= and n= go with one prompt, not with a list of them")
-        return Asked([model.tokens(one) for one in prompt])
     if n < 1:
         raise BadPrompt(f"n must be at least 1, not {n}")
     if n > 1 and not any(guide.samples for guide in recipe.guide):
         raise DecoderyError(
             f"n={n} answers of a greedy decoding would be equal; add a guide that samples, e.g. temperature"
         )
+    if is_batch(prompt):
+        if session is not None:
+            raise BadPrompt("session= goes with one prompt, not with a list of them")
+        return Asked([model.tokens(one) for one in prompt], n)
     if session is not None and (session.arena.owner is not model.source or session.variant != model.variant):
         raise DecoderyError(f"the session is of another model than {model.name}: make one with model.session()")
     return Asked([model.tokens(prompt)], n, session)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from decodery.core.errors import DecoderyError
 from decodery.model.session import Session
@@ -22,10 +22,11 @@ class Options(TypedDict, total=False):
     search: Spec | None
     recipe: Recipe | None
     max_new_tokens: int
-    stop: str | Sequence[str]
+    stop: str | int | Sequence[str | int]
     time_limit: float | None
     ignore_eos: bool
     seed: int | None
+    sampling: Literal["model"] | None
     logprobs: int | None
     session: Session | None
     plan: str

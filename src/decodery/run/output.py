@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import NamedTuple
 
 from decodery.core.stats import Stats
@@ -34,6 +35,13 @@ class Output:
     stats: Stats = field(default_factory=Stats)
     logprobs: list[Chosen] | None = None
     candidates: list[Candidate] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the text, the figures, and the candidates of a search."""
+        rows = "".join(f"<tr><td>{c.score:.3f}</td><td>{len(c.tokens)}</td></tr>" for c in self.candidates)
+        table = f"<table><tr><th>score</th><th>tokens</th></tr>{rows}</table>" if rows else ""
+        figures = f"{self.stats.line()} · {self.finish_reason or 'not finished'}"
+        return f'<pre style="white-space: pre-wrap">{escape(self.text)}</pre><small>{escape(figures)}</small>{table}'
 
 
 class Piece(NamedTuple):

@@ -19,7 +19,7 @@ from decodery.core.files import locked
 from decodery.core.values import Site, Tensor
 from decodery.model.facts import Facts
 from decodery.model.openvino.folder import NOTES
-from decodery.model.openvino.graphs import EXACT
+from decodery.model.openvino.graphs import settings
 from decodery.model.slots import Batch
 
 BLOCKED = np.float32(np.finfo(np.float32).min)
@@ -101,5 +101,5 @@ def _compiled(graph: Path) -> Any:
         with suppress(OSError), locked(notes):
             core = openvino.Core()
             core.set_property({"CACHE_DIR": str(notes)})
-            return core.compile_model(str(graph), "CPU", EXACT | {"CACHE_MODE": "OPTIMIZE_SIZE"})
-    return openvino.Core().compile_model(str(graph), "CPU", EXACT)
+            return core.compile_model(str(graph), "CPU", settings() | {"CACHE_MODE": "OPTIMIZE_SIZE"})
+    return openvino.Core().compile_model(str(graph), "CPU", settings())

@@ -62,7 +62,8 @@ def hull(path: str, **where: Any) -> PreTrainedModel:
             config_of(path, **where), dtype=torch.float32, trust_remote_code=where.get("trust_remote_code", False)
         )
     with suppress(OSError):
-        empty.generation_config = GenerationConfig.from_pretrained(path, revision=where.get("revision") or "main")
+        here = {"revision": where.get("revision") or "main", "local_files_only": where.get("local_files_only", False)}
+        empty.generation_config = GenerationConfig.from_pretrained(path, **here)
     return empty
 
 

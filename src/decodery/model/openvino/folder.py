@@ -16,7 +16,7 @@ from decodery.model.resolve import Place
 if TYPE_CHECKING:
     from decodery.model.change import Change
 
-FORMAT = 7
+FORMAT = 8
 """Of the converted graph; raise it when the conversion, or what a ``Change`` does to a graph, is another."""
 
 GRAPH = "model.xml"

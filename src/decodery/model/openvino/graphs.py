@@ -14,6 +14,7 @@ from typing import Any
 
 import openvino
 
+from decodery.core.defaults import threads_wanted
 from decodery.core.errors import first_line
 from decodery.model.checkpoint import memory_bytes
 from decodery.model.facts import Facts
@@ -29,6 +30,13 @@ EXACT = {
     "PERFORMANCE_HINT": "LATENCY",
 }
 """Without these the cache is kept in 8 bits and rows agree to 1e-2 only."""
+
+
+def settings() -> dict[str, str]:
+    """``EXACT``, and the number of threads where ``$DECODERY_THREADS`` says it."""
+    threads = threads_wanted()
+    return EXACT if threads is None else EXACT | {"INFERENCE_NUM_THREADS": str(threads)}
+
 
 LADDER = (1, 4, 8)
 """The sizes that graphs of their own are compiled for; a pass is padded up to the next. (A graph for 2 was no faster than
@@ -67,7 +75,7 @@ class PagedGraph:
 
     def _compiled(self, graph: Any) -> Any:
         # No cache folder: a compiled graph that is read back has lost the facts that paged attention needs.
-        return self._core.compile_model(graph, "CPU", EXACT)
+        return self._core.compile_model(graph, "CPU", settings())
 
     def __str__(self) -> str:
         sizes = ", ".join(map(str, self._sizes))

@@ -1,0 +1,5 @@
+"""``python -m decodery`` is the command ``decodery``."""
+
+from decodery.cli import main
+
+main()
