@@ -1,6 +1,7 @@
 """Writes the generated parts of the documentation: ``make docs``.
 
-``docs/methods.md`` comes from the registry and the newest benchmark of all drafters, ``docs/composition.md`` from what the law suite proved (tests/laws/golden.txt). Run it in a checkout.
+``docs/methods.md`` comes from the registry and the newest benchmark of all drafters, ``docs/composition.md`` from what the
+law suite proved (tests/laws/golden.txt). Run it in a checkout.
 """
 
 from __future__ import annotations
@@ -86,8 +87,9 @@ def methods() -> str:
     lines = [
         "# Methods",
         "",
-        "Generated from the registry by `make docs`; `decodery show NAME` prints the same. The figures were measured",
-        "in one run (7 turns, each drafter cold); `suffix`, `mix` and `dyspec` have changed since ([benchmarks](../benchmarks/README.md)).",
+        "Generated from the registry by `make docs`; `decodery show NAME` prints the same. The figures were measured in one",
+        "run (7 turns, each drafter cold). `suffix`, `mix` and `dyspec` have changed since: see the",
+        "[benchmarks](../benchmarks/README.md).",
         "",
         table(),
         "",

@@ -218,9 +218,7 @@ def test_options_of_a_folder_are_refused_in_a_sentence(options: dict[str, Any], 
         decodery.load(saved(tmp_path / "m"), **options)
 
 
-@pytest.mark.parametrize(
-    "spec", [None, 5, b"x", (1, 2), (llama(257),), llama(257), {}, ""], ids=lambda s: type(s).__name__
-)
+@pytest.mark.parametrize("spec", [None, 5, b"x", (1, 2), (llama(257),), {}, ""], ids=lambda s: type(s).__name__)
 def test_what_is_no_model_is_refused_in_a_sentence(spec: Any) -> None:
     with pytest.raises(BadModel, match=r"a model is|no directory"):
         decodery.load(spec)

@@ -38,11 +38,11 @@ def guides(answer: dict[str, Any]) -> list[tuple[str, Any]]:
     ("flags", "wanted"),
     [
         ("--temp 0.7", [("temperature", 0.7)]),
-        ("--temperature 0.7 --top-k 4 --top-p 0.9 --min-p 0.1 --repeat-penalty 1.2",
-         [("temperature", 0.7), ("top-k", 4), ("top-p", 0.9), ("min-p", 0.1), ("repetition", 1.2)]),
-        ("--top-p 0.9 -t 0.7", [("top-p", 0.9), ("temperature", 0.7)]),
-        ("-g top-p:.9 -t .7 -g top-k:3", [("top-p", 0.9), ("temperature", 0.7), ("top-k", 3)]),
-        ("-t .7 -g top-p:.9 --top-k 3 -g min-p:.1", [("temperature", 0.7), ("top-p", 0.9), ("top-k", 3), ("min-p", 0.1)]),
+        ("--temperature 0.7 --top-k 4 --top-p 0.85 --min-p 0.15 --repeat-penalty 1.3",
+         [("temperature", 0.7), ("top-k", 4), ("top-p", 0.85), ("min-p", 0.15), ("repetition", 1.3)]),
+        ("--top-p 0.85 -t 0.7", [("top-p", 0.85), ("temperature", 0.7)]),
+        ("-g top-p:.85 -t .7 -g top-k:3", [("top-p", 0.85), ("temperature", 0.7), ("top-k", 3)]),
+        ("-t .7 -g top-p:.85 --top-k 3 -g min-p:.15", [("temperature", 0.7), ("top-p", 0.85), ("top-k", 3), ("min-p", 0.15)]),
         ("-t 0 --top-k 0 --top-p 1 --min-p 0 --repeat-penalty 1", []),
         ("-t 0.2 -t 0.7", [("temperature", 0.7)]),
     ],
@@ -65,7 +65,7 @@ def test_the_number_of_tokens_has_many_names(name: str, tiny: str) -> None:  # n
 
 def test_minus_one_is_no_limit_and_no_seed(tiny: str) -> None:  # noqa: F811
     answer = told("w5 w9", "-m", tiny, "-n", "-1", "--seed", "-1")
-    assert answer["finish_reason"] in ("stop", "context")
+    assert answer["finish_reason"] in ("stop", "length")
     assert len(answer["tokens"]) > 20
     assert len(told("w5 w9", "-m", tiny, "-n", "-1", "--ctx-size", "10")["tokens"]) == 8
     wrong = call("run", "w5", "-m", tiny, "--ctx-size", "97", code=2)
@@ -147,7 +147,7 @@ def test_the_model_says_how_it_is_sampled(fields: dict[str, Any], wanted: list[s
     words.chat_template = CHAT
     network("llama").save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
-    transformers.GenerationConfig(**fields, eos_token_id=2).save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps(fields | {"eos_token_id": 2}))
     model = decodery.load(tmp_path)
     assert model.facts.sampling == wanted
     plain = decodery.decode(model, PROMPTS[0], max_new_tokens=6, seed=1)

@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 import decodery
-from decodery.cli.options import ModelOptions, RecipeOptions
+from decodery.cli.groups import ModelOptions, RecipeOptions
 from decodery.model import early
 from decodery.model.checkpoint import tokenizer_of
 
@@ -138,7 +138,7 @@ def test_a_command_ends_with_its_code_and_all_its_output() -> None:
     for arguments, code, said in (
         (["list"], 0, "recycling"),
         (["show", "ngran"], 2, "Did you mean"),
-        (["run"], 2, "Missing argument"),
+        (["run", "x", "--bogus"], 2, "No such option"),
     ):
         command = [sys.executable, "-c", "from decodery.cli import main; main()", *arguments]
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)

@@ -14,22 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from decodery.cli.common import GREEN, err, errors, out, tell
-from decodery.cli.options import (
-    JSON,
-    MEMORY,
-    PLAN,
-    PROMPT,
-    QUIET,
-    SEED,
-    SHOW_DRAFT,
-    STOP,
-    TOKENS,
-    DraftsOptions,
-    ModelOptions,
-    RecipeOptions,
-    TextOptions,
-    command,
-)
+from decodery.cli.groups import DraftsOptions, ModelOptions, RecipeOptions, TextOptions
+from decodery.cli.options import JSON, MEMORY, PLAN, PROMPT, QUIET, SEED, SHOW_DRAFT, STOP, TOKENS, command
 from decodery.core.errors import DecoderyError
 
 START = monotonic()

@@ -10,20 +10,8 @@ import typer
 from rich.markup import escape
 
 from decodery.cli.common import err, errors, out, silence
-from decodery.cli.options import (
-    BACKEND,
-    JSON,
-    LIMIT,
-    MODEL,
-    PLAN,
-    PROMPT,
-    TOKENS,
-    BenchOptions,
-    ModelOptions,
-    RecipeOptions,
-    TextOptions,
-    command,
-)
+from decodery.cli.groups import BenchOptions, ModelOptions, RecipeOptions, TextOptions
+from decodery.cli.options import BACKEND, JSON, LIMIT, MODEL, PLAN, PROMPT, TOKENS, command
 from decodery.core.errors import DecoderyError
 
 

@@ -23,11 +23,15 @@ class Lines:
             from prompt_toolkit import PromptSession
             from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
+            class Kept(FileHistory):
+                def store_string(self, string: str) -> None:  # bytes that were no UTF-8 cannot be written as they came
+                    super().store_string(string.encode("utf-8", "replace").decode())
+
             history: History
             try:
                 place = Path(platformdirs.user_state_dir("decodery"))
                 place.mkdir(parents=True, exist_ok=True)
-                history = FileHistory(str(place / "history"))
+                history = Kept(str(place / "history"))
             except OSError:
                 history = InMemoryHistory()
             self._session = PromptSession(history=history, enable_history_search=True)

@@ -1,30 +1,19 @@
-"""Options that commands share, in groups: a command takes a group as one parameter, and its options are made of that.
-
-The options for parts are made of the table of roles, so a new role needs no line here.
-"""
+"""Options that commands share, and how a command is made of its own and those of its groups (``groups.py``)."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, get_type_hints
+from typing import Annotated, Any, Self, get_type_hints
 
 import typer
-from rich.markup import escape
-from typer.core import TyperCommand
 
-from decodery.cli.common import app, conversation, prompt_of, read, silence
-from decodery.core.errors import DecoderyError
-from decodery.run.registry import ROLES, entries, names
-
-if TYPE_CHECKING:
-    from decodery.model.model import Model
-    from decodery.run.recipe import Recipe
+from decodery.cli.common import app
+from decodery.cli.short import Ordered
 
 MODEL = Annotated[
     str, typer.Option("--model", "-m", envvar="DECODERY_MODEL", help="Hub id, directory, .gguf file or smollm2.")
@@ -83,43 +72,6 @@ THREADS = Annotated[
 RECIPE = Annotated[Path | None, typer.Option(help="A recipe file in YAML or JSON instead of options for the parts.")]
 
 
-class Short(NamedTuple):
-    """An option of other tools that is short for a guide. ``off``: the value that means none."""
-
-    names: tuple[str, ...]
-    kind: type
-    guide: str
-    off: float
-
-
-SHORT = {
-    "temperature": Short(("--temperature", "--temp", "-t"), float, "temperature", 0),
-    "top_k": Short(("--top-k",), int, "top-k", 0),
-    "top_p": Short(("--top-p",), float, "top-p", 1),
-    "min_p": Short(("--min-p",), float, "min-p", 0),
-    "repeat_penalty": Short(("--repeat-penalty", "--repetition-penalty"), float, "repetition", 1),
-}
-
-ORDER = "decodery.order"
-"""Where a command notes the names of its options in the order in which they were typed."""
-
-
-class Ordered(TyperCommand):
-    """A command that notes the order of its options, for guides act in the order given."""
-
-    def make_parser(self, ctx: Any) -> Any:
-        parser = super().make_parser(ctx)
-        parse = parser.parse_args
-
-        def noted(args: list[str]) -> Any:
-            found = parse(args)
-            ctx.meta[ORDER] = [option.name for option in found[2]]
-            return found
-
-        parser.parse_args = noted  # type: ignore[method-assign]
-        return parser
-
-
 @dataclass
 class Group:
     """Options that belong together. A command's default for its parameter, a group, holds the defaults of these options."""
@@ -127,185 +79,11 @@ class Group:
     def declared(self) -> list[inspect.Parameter]:
         """The options as typer reads them from a signature."""
         hints = get_type_hints(type(self), include_extras=True)
-        return [_parameter(f.name, hints[f.name], getattr(self, f.name)) for f in dataclasses.fields(self)]
+        return [parameter(f.name, hints[f.name], getattr(self, f.name)) for f in dataclasses.fields(self)]
 
     def given(self, values: dict[str, Any], context: typer.Context) -> Self:
         """This group with the values of a call."""
         return dataclasses.replace(self, **values)
-
-
-@dataclass
-class ModelOptions(Group):
-    """Which model, and how it is run."""
-
-    model: MODEL = "smollm2"
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
-    device: Annotated[str, typer.Option(help="Where torch computes: auto, cpu, cuda, cuda:1, mps, xpu ...")] = "auto"
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None
-    trust_remote_code: Annotated[bool, typer.Option(help="Let the model's repository run code of its own here.")] = (
-        False
-    )
-    backend: BACKEND = "auto"
-    change: Annotated[list[str], typer.Option(help=escape(ROLES["change"].help))] = dataclasses.field(
-        default_factory=list
-    )
-    ctx_size: CONTEXT = None
-    threads: THREADS = None
-
-    def begin(self, parts: RecipeOptions) -> None:
-        """Begin to load the model, while all else is still imported, unless the parts may want another backend."""
-        silence()
-        if parts.plain():
-            from decodery.model.early import begin
-
-            begin(self.model, **self._options())
-
-    def load(self, *recipes: Recipe, **others: Any) -> Model:
-        """The model, loaded; ``others`` take the place of options.
-
-        With ``backend`` auto, what the parts of the recipes need decides: layer subsets and the like are to be had on torch only.
-        """
-        silence()
-        from decodery.core.values import Cap
-        from decodery.run.load import load
-
-        options = self._options() | others
-        if options["backend"] == "auto" and not all(recipe.needs <= {Cap.TREE} for recipe in recipes):
-            options["backend"] = "torch"
-        model = load(self.model, **options)
-        if self.ctx_size is not None:
-            if self.ctx_size > model.context:
-                raise DecoderyError(
-                    f"--ctx-size {self.ctx_size} is more than the context of {model.name}, {model.context}"
-                )
-            model.context = self.ctx_size
-        return model
-
-    def _options(self) -> dict[str, Any]:
-        """The options of ``load``. The number of threads goes to all that computes by the environment."""
-        if self.threads is not None:
-            os.environ["DECODERY_THREADS"] = str(self.threads)
-        own = ("model", "ctx_size", "threads")
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own}
-
-
-@dataclass
-class TextOptions(Group):
-    """How the prompt becomes the model's input."""
-
-    raw: Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")] = False
-    system: Annotated[str, typer.Option("--system", "--system-prompt", "-sys", help="System message.")] = ""
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None
-
-    def read(self, prompt: str | None) -> str:
-        """The text of the prompt: given, in the file, or on standard input."""
-        if self.file is None:
-            return prompt_of(prompt)
-        if prompt is not None:
-            raise DecoderyError("a prompt and --file are both given: leave out one of them")
-        if not self.file.is_file():
-            raise DecoderyError(f"no such file: {self.file}")
-        return read(self.file)
-
-    def prompt(self, model: Model, text: str) -> Any:
-        """What to decode."""
-        return conversation(model, text, self.system, self.raw)
-
-
-@dataclass
-class RecipeOptions(Group):
-    """An option for each role of the table, those of ``SHORT``, and ``--recipe``. ``specs``: what was given, by role."""
-
-    specs: dict[str, Any] = dataclasses.field(default_factory=dict)
-    file: Path | None = None
-    guided: bool = False
-    """Whether anything was said of guides, be it that there should be none."""
-    draft_names: ClassVar[tuple[str, ...]] = ()
-    draft_help: ClassVar[str] = ""
-
-    def declared(self) -> list[inspect.Parameter]:
-        found = []
-        for name, role in ROLES.items():
-            if role.recipe:
-                declarations, told = [f"--{name}", *([role.flag] if role.flag else [])], role.help
-                if name == "draft":
-                    declarations, told = [*declarations, *self.draft_names], self.draft_help or told
-                kind: Any = list[str] if role.many else str | None
-                complete = partial(_known_parts, name)
-                hint = Annotated[kind, typer.Option(*declarations, help=escape(told), autocompletion=complete)]
-                found.append(_parameter(name, hint, self.specs.get(name, [] if role.many else None)))
-        for name, short in SHORT.items():
-            told = f"Short for --guide {short.guide}:{name[0].upper()}; {short.off}: none."
-            found.append(_parameter(name, Annotated[short.kind | None, typer.Option(*short.names, help=told)], None))
-        return [*found, _parameter("recipe", RECIPE, None)]
-
-    def given(self, values: dict[str, Any], context: typer.Context) -> Self:
-        file = values.pop("recipe")
-        told = [name for name in values if _was_typed(context, name)]
-        if file is not None and told:
-            named = " and ".join(f"--{name.replace('_', '-')}" for name in told)
-            raise DecoderyError(f"--recipe names all parts already; leave out {named}, or --recipe")
-        guided = bool(values["guide"]) or any(values[name] is not None for name in SHORT)
-        values["guide"] = _guides(values, context.meta.get(ORDER, []))
-        specs = {name: value for name, value in values.items() if name not in SHORT and value not in (None, [], "")}
-        return dataclasses.replace(self, specs={} if file else specs, file=file, guided=guided)
-
-    def sampled(self, recipe: Recipe, model: Model) -> Recipe:
-        """The recipe, with the guides of the model's own sampling where nothing was said of guides."""
-        if self.guided or self.file is not None or recipe.search is not None:
-            return recipe
-        return recipe.replace(guide=model.facts.sampling)
-
-    def plain(self) -> bool:
-        """Whether the catalogue alone tells that these parts run on every backend that has trees."""
-        from decodery.run.catalogue import facts
-
-        known = {f"{entry.role}/{entry.name}": entry for entry in entries(outsiders=False)}
-        named = [
-            (role, spec)
-            for role, given in self.specs.items()
-            for spec in ([given] if isinstance(given, str) else given)
-        ]
-        found = [known.get(f"{role}/{spec.partition(':')[0]}") for role, spec in named]
-        return self.file is None and all(entry and set(facts(entry)["needs"]) <= {"tree"} for entry in found)
-
-    def recipe(self) -> Recipe:
-        """The recipe of the options, or the one in the file."""
-        from decodery.run.recipe import Recipe
-
-        if self.file is not None:
-            if not self.file.is_file():
-                raise DecoderyError(f"no such recipe file: {self.file}")
-            return Recipe.from_text(read(self.file))
-        return Recipe.of(**self.specs)
-
-
-@dataclass
-class DraftsOptions(RecipeOptions):
-    """The same, where ``--draft`` names several drafters that are compared under the other parts."""
-
-    draft_help: ClassVar[str] = "Drafters to compare, separated by commas."
-
-    def drafts(self) -> str:
-        """The drafters, separated by commas; of a recipe in a file its own."""
-        from decodery.run.spec import text_of
-
-        return text_of(self.recipe().draft) if self.file is not None else str(self.specs.get("draft", "none"))
-
-    def recipe(self) -> Recipe:
-        """The other parts."""
-        if self.file is not None:
-            return super().recipe()
-        others = {role: spec for role, spec in self.specs.items() if role != "draft"}
-        return RecipeOptions(others).recipe()
-
-
-@dataclass
-class BenchOptions(DraftsOptions):
-    """The same for ``bench``."""
-
-    draft_names: ClassVar[tuple[str, ...]] = ("--methods",)
-    draft_help: ClassVar[str] = "Drafters, separated by commas; DRAFT&VERIFY, DRAFT@torch, or all-training-free."
 
 
 def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -340,30 +118,5 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable
     return register
 
 
-def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
+def parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-
-
-def _guides(values: dict[str, Any], order: list[str]) -> list[str]:
-    """The guides in the order in which they and the short options were typed; those of a configuration file come first."""
-    guides, given = [], list(values.get("guide") or [])
-    if "guide" not in order:
-        guides, given = given, []
-    shorts = [name for name in SHORT if name not in order]
-    for name in dict.fromkeys([*shorts, *(f"{i} guide" if name == "guide" else name for i, name in enumerate(order))]):
-        if name.endswith(" guide"):
-            guides.append(given.pop(0))
-        elif name in SHORT and values[name] is not None and values[name] != SHORT[name].off:
-            guides.append(f"{SHORT[name].guide}:{values[name]}")
-    return guides
-
-
-def _known_parts(role: str, context: typer.Context, incomplete: str) -> list[str]:
-    """For the shell's completion."""
-    return [name for name in names(role) if name.startswith(incomplete)]
-
-
-def _was_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option came from the command line, not from a configuration file or a default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")

@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 
 from decodery.cli.common import err, errors, text_of
-from decodery.cli.options import JSON, LIMIT, MODEL, TOKENS, ModelOptions, TextOptions, command
+from decodery.cli.groups import ModelOptions, TextOptions
+from decodery.cli.options import JSON, LIMIT, MODEL, TOKENS, command
 
 
 @command()

@@ -26,7 +26,7 @@ def stream(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
             )
         recipe = recipe.replace(guide=model.facts.sampling)
     stop = options.get("stop", ())
-    stops = [stop] if isinstance(stop, (str, int)) else list(stop)
+    stops: list[Any] = [stop] if isinstance(stop, (str, int)) else list(stop)
     request = Request(
         options.get("max_new_tokens", 256),
         tuple(one for one in stops if not _is_token(one)),
