@@ -41,7 +41,7 @@ def test_a_command_of_a_page(command: str, tiny: str, monkeypatch: Any) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_the_python_of_a_page(page: Path, smollm2: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(decodery, "load", lambda *_, **__: smollm2, raising=False)
     for block in blocks(page, "python"):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from decodery.bench.driver import Bench
 from decodery.bench.figures import Figures
-from decodery.bench.footprint import footprint
 from decodery.bench.runners import ALL, PLAIN, Runner, methods, peer, peer_names
 from decodery.bench.suites import Task
 from decodery.core.errors import BadModel, DecoderyError
@@ -34,7 +34,7 @@ class Choice:
 
     suite: str
     model: str = "smollm2"
-    methods: str = "none,ngram,recycling,jacobi"
+    methods: str = "none,auto,suffix,recycling"
     peers: str = ""
     backend: str = "auto"
     plan: str = "auto"
@@ -46,6 +46,8 @@ class Choice:
 
 def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -> list[Figures]:
     """Run or go on with a benchmark and publish it in ``folder``; peers that cannot run are named and left out."""
+    if missing := [name for name in ("matplotlib", "psutil") if find_spec(name) is None]:
+        raise DecoderyError(f"a benchmark needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,6 +96,8 @@ def _header(
     }
     if told:  # the run goes on: what it has measured stands
         return {"config": config}
+    from decodery.bench.footprint import footprint  # needs psutil
+
     with console.status("measuring the cost of a forward, load times and memory ..."):
         return {
             "config": config,

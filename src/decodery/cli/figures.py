@@ -88,7 +88,7 @@ def bench(
     keep: Annotated[
         bool, typer.Option(help="Drafters remember the prompts before, as the papers measure them.")
     ] = False,
-    chosen: BenchOptions = BenchOptions({"draft": "none,ngram,recycling,jacobi"}),  # noqa: B008
+    chosen: BenchOptions = BenchOptions({"draft": "none,auto,suffix,recycling"}),  # noqa: B008
 ) -> None:
     """Time methods and peers on many prompts, in turns, and write tables, pictures and a page."""
     with errors():

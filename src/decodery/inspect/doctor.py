@@ -28,12 +28,14 @@ def examine_all(models: Mapping[str, Model | str]) -> Report:
     loaded = {backend: model for backend, model in models.items() if isinstance(model, Model)}
     model = next(iter(loaded.values()))
     report: Report = {"machine": machine(), "model": _model(model), "abilities": _abilities(model)}
+    ones: dict[str, float] = {}
     for backend, found in models.items():
         title = f"cost of a forward, {backend}"
         if isinstance(found, str):
             report[title] = {"not available": found}
             continue
         costs, switch = cost_curve(found)
+        ones[backend] = costs[1]
         report[title] = {f"n={n}": f"{1e3 * s:.0f} ms ({s / costs[1]:.2f} x n=1)" for n, s in costs.items()}
         report[title]["another n than before"] = f"{1e3 * switch:+.1f} ms"
         engine = overhead(found)
@@ -47,7 +49,15 @@ def examine_all(models: Mapping[str, Model | str]) -> Report:
             f"{out} x {width}": ", ".join(f"n={n}: {way} {choice.micros[n]:.0f} us" for n, way in choice.ways.items())
             for (out, width), choice in model.linear.items()
         }
+    report["recommendation"] = _advice(model.name, ones)
     return report
+
+
+def _advice(name: str, ones: Mapping[str, float]) -> dict[str, Any]:
+    """The backend whose forward of one token is quickest, and the command for it."""
+    best = min(ones, key=ones.__getitem__)
+    told = f"{best}: {1e3 * ones[best]:.0f} ms a token without drafts"
+    return {"fastest backend": told, "command": f'decodery run "..." -m {name} --backend {best}'}
 
 
 def machine() -> dict[str, Any]:
