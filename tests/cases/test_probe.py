@@ -203,8 +203,8 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "masked": (lambda: tf.BertForMaskedLM(tf.BertConfig(**BERT)), "no causal language model"),
     "classifier": (lambda: tf.GPT2ForSequenceClassification(tf.GPT2Config(vocab_size=VOCAB)), "no head"),
     "body": (lambda: tf.LlamaModel(tf.LlamaConfig(**SIZES)), "no head"),
-    "no network": (lambda: "gpt2", "a pair [(]network, tokenizer[)] of transformers"),
-    "a plain module": (lambda: torch.nn.Linear(2, 2), "a pair [(]network, tokenizer[)] of transformers"),
+    "no network": (lambda: "gpt2", "a pair [(]network, tokenizer[)]"),
+    "a plain module": (lambda: torch.nn.Linear(2, 2), "a pair [(]network, tokenizer[)]"),
 }
 
 

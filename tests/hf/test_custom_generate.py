@@ -39,7 +39,7 @@ from decodery.core.values import Budget
 from decodery.draft.model import ModelDraft
 from decodery.draft.ngram import NGram
 from decodery.hf import CustomGenerate, custom_generate
-from decodery.model import model as model_module
+from decodery.model import probe
 from decodery.model.session import Session
 
 from .tiny import SIZES, VOCAB, network
@@ -704,8 +704,8 @@ def test_nothing_left_to_choose() -> None:
 
 def test_probed_once_and_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     probes = []
-    real = model_module.examine
-    monkeypatch.setattr(model_module, "examine", lambda network: probes.append(1) or real(network))
+    real = probe.examine
+    monkeypatch.setattr(probe, "examine", lambda network: probes.append(1) or real(network))
     # A network of its own: transformers leaves hooks on those asked for hidden states, which cannot be pickled.
     model = AutoModelForCausalLM.from_config(network("llama").config).eval()
     for draft in ("none", "ngram"):

@@ -294,10 +294,10 @@ def test_a_drafter_keeps_what_it_learned_only_if_you_keep_it() -> None:
         ([5, "x"], {}, "token ids; str"),
         ([{"role": "user", "content": "x"}], {}, "no chat template"),
         ([5], {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
-        ([5], {"stop": [""]}, "stop strings must be non-empty"),
+        ([5], {"stop": [""]}, "stop takes non-empty texts and token ids"),
         ([5], {"n": 2}, "add a guide that samples"),
         ([5], {"n": 0}, "n must be at least 1"),
-        ([[5], [6]], {"n": 2}, "go with one prompt"),
+        ([[5], [6]], {"n": 2}, "answers of a greedy decoding would be equal"),
         ([5], {"draft": "recyclin"}, "Did you mean 'recycling'"),
     ],
 )

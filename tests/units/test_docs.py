@@ -36,6 +36,9 @@ def test_a_command_of_a_page(command: str, tiny: str, monkeypatch: Any) -> None:
     assert words[0] == "decodery"
     monkeypatch.setenv("DECODERY_MODEL", tiny)
     monkeypatch.setenv("DECODERY_THREADS", "2")  # what a command sets goes with the test
+    monkeypatch.setattr(
+        "torch.set_num_threads", lambda _: None
+    )  # a pool of threads would not survive later tests' forks
     shown = call(*words[1:])
     assert shown.output
 
