@@ -279,7 +279,7 @@ def test_a_long_prompt_does_not_hold_a_short_one_up() -> None:
     order = [i, *(i for i, event in events if isinstance(event, Step))]
     assert order[:3] == [1, 1, 1], "1500 tokens take four passes"
     assert order.count(0) == order.count(1) == 8
-    assert long.tokens[1000:] == greedy(toy, [i % 3 for i in range(1000)], 8)
+    assert long.tokens[1500:] == greedy(toy, [i % 3 for i in range(1500)], 8)
     assert short.tokens[3:] == greedy(toy, PROMPT, 8)
 
 
