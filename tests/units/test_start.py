@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,24 @@ def test_a_command_ends_with_its_code_and_all_its_output() -> None:
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
         assert ended.returncode == code
         assert said in ended.stdout + ended.stderr
+
+
+def test_threads_that_load_one_model_at_once_each_get_a_graph(converted: Path) -> None:
+    """A graph that was begun goes to one of them; none of them ends on another backend, or with an error."""
+    found: list[Any] = []
+
+    def load() -> None:
+        try:
+            found.append(decodery.load(converted, backend="openvino"))
+        except BaseException as error:
+            found.append(error)
+
+    for _ in range(5):
+        threads = [threading.Thread(target=load) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [one for one in found if isinstance(one, BaseException)] == []
+    assert {model.backend for model in found} == {"openvino"}
+    assert not graphs._begun

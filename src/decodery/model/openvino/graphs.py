@@ -151,18 +151,19 @@ def paged_graph(source: Path, facts: Facts, most: int = 0) -> Made:
 
 
 _begun: dict[Path, Future[Made]] = {}
+_beginning = threading.Lock()
 
 
 def begin(folder: Path) -> None:
     """Compile the graph kept in this folder in the background, if it is one for paged attention: ``graph_in`` takes it."""
-    if folder in _begun or not (folder / PAGED).exists():
-        return
-    made = _begun[folder] = Future[Made]()
+    with _beginning:
+        if folder in _begun or not (folder / PAGED).exists():
+            return
+        made = _begun[folder] = Future[Made]()
 
     def compiled() -> None:
         try:
-            weights = (folder / GRAPH).with_suffix(".bin").stat().st_size
-            made.set_result(paged_graph(folder / GRAPH, facts_in(folder), sizes_kept(weights)))
+            made.set_result(_made(folder))
         except Exception as error:
             made.set_exception(error)
 
@@ -171,8 +172,15 @@ def begin(folder: Path) -> None:
 
 
 def graph_in(folder: Path) -> Made:
-    """The graph kept in a folder, where it was found right over paged attention at the conversion."""
+    """The graph kept in a folder, where it was found right over paged attention at the conversion: the one that was begun,
+    which goes to one caller only, or a new one."""
     if not (folder / PAGED).exists():
         return None, (folder / UNPAGED).read_text()
-    begin(folder)
-    return _begun.pop(folder).result()
+    with _beginning:
+        made = _begun.pop(folder, None)
+    return _made(folder) if made is None else made.result()
+
+
+def _made(folder: Path) -> Made:
+    weights = (folder / GRAPH).with_suffix(".bin").stat().st_size
+    return paged_graph(folder / GRAPH, facts_in(folder), sizes_kept(weights))
