@@ -159,6 +159,20 @@ def test_history_goes_on_in_the_next_session(tiny: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "1.json").read_text())[0]["content"] == "w5 w11"
 
 
+def test_what_fails_leaves_the_conversation_as_it_was(tiny: str, tmp_path: Path) -> None:  # noqa: F811
+    """An edited message that does not fit, an edit that is broken off, a plan that is none."""
+    saved = tmp_path / "talk.json"
+    with chatting(tiny, tmp_path, "-d", "none") as terminal:
+        terminal.send("w5 w9\r", "from the cache")
+        terminal.send("/edit " + "w3 " * 120 + "\r", "the model's context is 96")
+        terminal.send("/edit\r", "w5")
+        terminal.send("\x03", "> ")
+        terminal.send("/set plan sometimes\r", "plan is auto, fixed:N")
+        terminal.send(f"/save {saved}\r", "saved 2 messages")
+        terminal.send("/retry\r", "from the cache")
+    assert json.loads(saved.read_text())[0]["content"] == "w5 w9"
+
+
 def test_lines_from_a_pipe(tiny: str, tmp_path: Path) -> None:  # noqa: F811
     """No terminal: lines are read as they are, and bad ones are told."""
     command = [sys.executable, "-m", "decodery", "chat", "-m", tiny, "-n", "3", "--quiet"]

@@ -18,6 +18,7 @@ from decodery.core.errors import DecoderyError
 from decodery.core.files import write_whole
 from decodery.model.model import Model
 from decodery.model.session import Session
+from decodery.plan.planner import plans
 from decodery.run.api import stream
 from decodery.run.output import Piece
 from decodery.run.recipe import Recipe
@@ -76,6 +77,8 @@ class Chat:
                     self.say(line)
             except (DecoderyError, OSError, UnicodeError) as error:
                 self._told(error)
+            except (EOFError, KeyboardInterrupt):  # a message that was being edited stays as it was
+                self.out.print()
 
     def _message(self) -> str:
         """A line, a pasted text of several lines, or all lines between triple quotes."""
@@ -135,7 +138,7 @@ class Chat:
             "/draft": lambda: self.choose(draft=argument or "none"),
             "/guide": lambda: self.choose(guide=[] if argument in ("", "none") else argument.split()),
             "/system": lambda: self.reset(argument),
-            "/retry": lambda: self.say(self.undo()),
+            "/retry": self.again,
             "/edit": lambda: self.edit(argument),
             "/undo": self.undo,
             "/reset": self.reset,
@@ -167,6 +170,7 @@ class Chat:
             else:
                 self.max_new_tokens = number
         elif name == "plan":
+            plans(value, self.model, self.recipe.draft, [1])  # refuses what is none
             self.plan = value
         elif name == "show-draft":
             if value not in ("on", "off"):
@@ -203,9 +207,18 @@ class Chat:
 
     def edit(self, text: str) -> None:
         """Answer another text in place of the last message; without one, that is edited in the terminal."""
-        before = self.undo()
-        changed = text or self.lines.read("> ", before).strip()
-        self.say(changed or before)
+        asked = [message["content"] for message in self.messages if message["role"] == "user"]
+        self.again(text or self.lines.read("> ", asked[-1] if asked else "").strip())
+
+    def again(self, text: str = "") -> None:
+        """Answer the last message, or ``text`` in its place; where that fails, the conversation stays as it was."""
+        before = list(self.messages)
+        try:
+            last = self.undo()
+            self.say(text or last)
+        except DecoderyError:
+            self.messages = before
+            raise
 
     def save(self, file: str) -> None:
         """Write the messages, whole or not at all."""
