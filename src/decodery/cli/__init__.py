@@ -15,9 +15,8 @@ __all__ = ["answer", "app", "figures", "main", "parts", "prepare"]
 
 def main() -> None:
     """The ``decodery`` command."""
-    gc.set_threshold(
-        100_000
-    )  # imports make much and drop nothing: to look for cycles each 700 objects takes a fifth of them
+    # Imports make many objects and drop none: to look for cycles at each 700 takes a fifth of their time.
+    gc.set_threshold(100_000)
     code = 0
     try:
         app()
@@ -28,4 +27,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    os._exit(code)  # to take torch and OpenVINO down in order takes most of a second, and nothing is left to save
+    # To take torch and OpenVINO down in order takes most of a second, and nothing is left to save.
+    os._exit(code)

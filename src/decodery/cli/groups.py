@@ -48,6 +48,7 @@ class ModelOptions(Group):
     def begin(self, parts: RecipeOptions) -> None:
         """Begin to load the model, while all else is still imported, unless the parts may want another backend."""
         silence()
+        self._share_threads()
         if parts.plain():
             from decodery.model.early import begin
 
@@ -59,6 +60,7 @@ class ModelOptions(Group):
         With ``backend`` auto, what the parts of the recipes need decides: layer subsets and the like are to be had on torch only.
         """
         silence()
+        self._share_threads()
         from decodery.core.values import Cap
         from decodery.run.load import load
 
@@ -74,10 +76,13 @@ class ModelOptions(Group):
             model.context = self.ctx_size
         return model
 
-    def _options(self) -> dict[str, Any]:
-        """The options of ``load``. The number of threads goes to all that computes by the environment."""
+    def _share_threads(self) -> None:
+        """Tell all that computes, here and in child processes, how many threads to use."""
         if self.threads is not None:
             os.environ["DECODERY_THREADS"] = str(self.threads)
+
+    def _options(self) -> dict[str, Any]:
+        """The options of ``load``."""
         own = ("model", "ctx_size", "threads")
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own}
 

@@ -120,28 +120,24 @@ def first_eos(places: Iterable[Any], vocab: int) -> list[int]:
 
 def sampling_of(config: Any) -> list[str]:
     """The guides that shape and sample as ``generate`` of transformers does under this generation config, in its order."""
-
-    def value(name: str, usual: float) -> Any:
-        found = getattr(config, name, None)
-        return usual if found is None else found
-
-    asked: list[tuple[str, str, float]] = [
-        ("repetition", "repetition_penalty", 1.0),
-        ("no-repeat-ngram", "no_repeat_ngram_size", 0),
+    # A guide, its field, what generate() takes where that is not set, and the value that means none.
+    asked: list[tuple[str, str, float, float | None]] = [
+        ("repetition", "repetition_penalty", 1.0, 1.0),
+        ("no-repeat-ngram", "no_repeat_ngram_size", 0, 0),
     ]
     if getattr(config, "do_sample", None):
         asked += [
-            ("top-k", "top_k", 0),
-            ("top-p", "top_p", 1.0),
-            ("min-p", "min_p", 0.0),
-            ("typical-p", "typical_p", 1.0),
+            ("temperature", "temperature", 1.0, None),  # named even where it changes nothing: a guide that samples
+            ("top-k", "top_k", 50, 0),
+            ("top-p", "top_p", 1.0, 1.0),
+            ("min-p", "min_p", 0.0, 0.0),
+            ("typical-p", "typical_p", 1.0, 1.0),
         ]
-    guides = [f"{guide}:{value(name, off)}" for guide, name, off in asked if value(name, off) != off]
-    if getattr(config, "do_sample", None):
-        sampled = sum(guide.startswith(("repetition", "no-repeat")) for guide in guides)
-        top_k = [] if any(guide.startswith("top-k") for guide in guides) or value("top_k", 50) == 0 else ["top-k:50"]
-        guides[sampled:sampled] = [f"temperature:{value('temperature', 1.0)}", *top_k]
-    return guides
+    told = [
+        (guide, usual if (set_ := getattr(config, field, None)) is None else set_, off)
+        for guide, field, usual, off in asked
+    ]
+    return [f"{guide}:{value}" for guide, value, off in told if value != off]
 
 
 def _embedded(network: Any) -> int:

@@ -79,14 +79,15 @@ def _named(spec: str, asked: Asked) -> Model:
         raise BadModel(f"revision={asked.revision!r} is for models on the hub; {spec} is a local one without revisions")
     device = asked.device or torch.device("cpu")
     where: dict[str, Any] = {"revision": asked.revision, "trust_remote_code": asked.trust_remote_code}
-    if not place.local and not reachable():
+    online = not place.local and reachable()
+    if not place.local and not online:
         where["local_files_only"] = True
     try:
         tokenizer = tokenizer_of(place.path, **where)
     except BadModel as error:
         if place.local:
             raise
-        raise unknown(spec, error) from error
+        raise unknown(spec, error, online) from error
     chosen = asked.dtype or next((part.dtype for part in asked.change if part.dtype), None)
     if device.type == "cpu" and not place.gguf:
         _fits(Path(place.path))

@@ -33,17 +33,16 @@ def resolve(spec: str | Path) -> Path:
         )
     from huggingface_hub import snapshot_download
 
+    online = reachable()
     try:
-        return Path(snapshot_download(str(spec), local_files_only=not reachable()))
+        return Path(snapshot_download(str(spec), local_files_only=not online))
     except Exception as error:
-        raise unknown(str(spec), error) from error
+        raise unknown(str(spec), error, online) from error
 
 
-def unknown(spec: str, error: BaseException) -> BadModel:
+def unknown(spec: str, error: BaseException, online: bool) -> BadModel:
     """The error for a name that is no local directory and that the hub did not give."""
-    why = (
-        first_line(error) if reachable() else "it cannot be reached from here, and its files are not in the local cache"
-    )
+    why = first_line(error) if online else "it cannot be reached from here, and its files are not in the local cache"
     return BadModel(f"{spec} is no local directory, and the hub did not give it: {why}{hint_for(spec)}")
 
 
