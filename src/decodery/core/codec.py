@@ -83,11 +83,12 @@ class Text:
     @cached_property
     def bytes(self) -> dict[int, int]:
         """The tokens that are one byte each, where they stand for characters that the vocabulary lacks (byte fallback)."""
+        letter = self.tokenizer.convert_tokens_to_ids("<0x41>")
+        if letter is None or self.tokenizer.convert_ids_to_tokens(letter) != "<0x41>" or self.decode([letter]) != "A":
+            return {}
         names = {f"<0x{value:02X}>": value for value in range(256)}
         vocabulary = self.tokenizer.get_vocab()
-        found = {vocabulary[name]: value for name, value in names.items() if name in vocabulary}
-        letter = vocabulary.get("<0x41>")
-        return found if letter is not None and self.decode([letter]) == "A" else {}
+        return {vocabulary[name]: value for name, value in names.items() if name in vocabulary}
 
     @cached_property
     def opening(self) -> tuple[int, ...]:
@@ -98,7 +99,9 @@ class Text:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of all tokens and their ids."""
-        return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()[:32]
+        vocabulary = self.tokenizer.get_vocab()
+        tokens = [(name, vocabulary[name]) for name in sorted(vocabulary)]  # half as long as to sort the pairs
+        return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:32]
 
     @cached_property
     def matcher_tokenizer(self) -> Any:
