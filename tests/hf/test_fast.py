@@ -16,7 +16,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 import decodery
-from decodery.change.int8 import encode, round_weights
+from decodery.change.int4 import four_bits
+from decodery.change.lib.rounding import eight_bits, round_weights
 from decodery.model.torch import fast as module
 from decodery.model.torch.fast import ROWS, WAYS, Choice, choose, fast
 
@@ -154,20 +155,40 @@ def test_the_choice_is_the_fastest_measured(monkeypatch: Any) -> None:
 
 
 @settings(max_examples=30)
-@given(rows=st.integers(1, 5), seed=st.integers(0, 99), size=st.floats(1e-6, 1e3))
-def test_eight_bits_hold_rounded_weights_exactly(rows: int, seed: int, size: float) -> None:
-    weight = size * torch.randn(rows, 9, generator=torch.Generator().manual_seed(seed))
-    codes, scale = encode(weight)
-    rounded = codes * scale
-    assert ((rounded - weight).abs() <= scale / 2 * 1.001).all()
-    again, scale_again = encode(rounded)
-    assert torch.equal(again, codes)
-    torch.testing.assert_close(scale_again, scale, rtol=3e-7, atol=0)
+@given(rows=st.integers(1, 5), seed=st.integers(0, 99), size=st.floats(1e-6, 1e3), lift=st.floats(-3, 3))
+@pytest.mark.parametrize("rounding", [eight_bits, four_bits])
+def test_codes_hold_rounded_weights_exactly(rounding: Any, rows: int, seed: int, size: float, lift: float) -> None:
+    """Groups of one value, of values of one sign, and rows that are no multiple of 32 included."""
+    for columns in (9, 64):
+        noise = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+        weight = size * (noise + lift)
+        weight[0] = size * lift
+        codes = rounding(weight)
+        rounded = codes.values()
+        if rounding is eight_bits:
+            assert ((rounded - weight).abs() <= codes.scale[:, 0] / 2 * 1.001).all()
+        again = rounding(rounded)
+        assert again.gives(rounded)
+        assert (again.values() - rounded).abs().max() <= 2e-6 * weight.abs().max()
+        assert not rounding(weight * 1.001 + noise * size).gives(weight)
+
+
+def test_four_bits_search_their_range() -> None:
+    """One number far outside costs the others their grid, unless it is cut off; no range does worse than the whole."""
+    weight = torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
+    weight[:, 0] = 6.0
+    groups = weight.reshape(200, 2, 32)
+    low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
+    scale = (high - low) / 15
+    whole = ((((groups - low) / scale).round() * scale + low) - groups).square().sum(2)
+    searched = (four_bits(weight).values() - weight).reshape(groups.shape).square().sum(2)
+    assert (searched <= whole * 1.0001).all()
+    assert searched.mean() < 0.95 * whole.mean()
 
 
 def test_rounding_spares_what_is_small_or_no_matrix() -> None:
     layers = nn.Sequential(nn.Linear(64, 64), nn.Linear(8, 8), nn.LayerNorm(64))
     before = {key: value.clone() for key, value in layers.state_dict().items()}
-    round_weights(layers)
+    round_weights(layers, eight_bits, eight_bits)
     changed = {key for key, value in layers.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"0.weight"}

@@ -47,10 +47,14 @@ def test_the_same_answers_from_one_conversion(folder: Path, tmp_path: Path, monk
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_eight_bits_are_one_model_on_every_backend(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("change", ["int8", "int4"])
+def test_rounded_weights_are_one_model_on_every_backend(
+    change: str, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
-    monkeypatch.setattr("decodery.change.int8.LEAST", 256)
-    torch_model, graph = (decodery.load(folder, change="int8", backend=name) for name in ("torch", "openvino"))
+    for where in ("change.lib.rounding", "model.openvino.weights"):
+        monkeypatch.setattr(f"decodery.{where}.LEAST", 256)
+    torch_model, graph = (decodery.load(folder, change=change, backend=name) for name in ("torch", "openvino"))
     for prompt in PROMPTS:
         ours, theirs = (decodery.decode(model, prompt, draft="recycling", **OPTIONS) for model in (graph, torch_model))
         assert ours.tokens == theirs.tokens

@@ -83,7 +83,7 @@ class Text:
     @cached_property
     def bytes(self) -> dict[int, int]:
         """The tokens that are one byte each, where they stand for characters that the vocabulary lacks (byte fallback)."""
-        letter = self.tokenizer.convert_tokens_to_ids("<0x41>")
+        letter: Any = self.tokenizer.convert_tokens_to_ids("<0x41>")
         if letter is None or self.tokenizer.convert_ids_to_tokens(letter) != "<0x41>" or self.decode([letter]) != "A":
             return {}
         names = {f"<0x{value:02X}>": value for value in range(256)}

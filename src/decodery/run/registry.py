@@ -141,6 +141,7 @@ ROLES: dict[str, Role] = {
         many=True,
         recipe=False,
         parts={
+            "int4": "decodery.change.int4:Int4",
             "int8": "decodery.change.int8:Int8",
             "layer-speedup": "decodery.change.layer_speedup:LayerSpeedup",
         },

@@ -7,7 +7,7 @@ replaced only where nothing is lost by it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -30,40 +30,50 @@ HALVES = (torch.float16, torch.bfloat16)
 def keep_codes(graph: Any, stored: Stored) -> int:
     """Replace, in place, the matrices of an OpenVINO graph that are in the file by its codes, scales and zeros.
 
-    A matrix that is read twice (tied embeddings) is kept once. Returns how many matrices were replaced.
+    Returns how many matrices were replaced.
     """
-    made: dict[bytes, Any] = {}
-    for port, matrix in _matrices(graph):
-        rows = digests(matrix)
-        whole = blake2b(b"".join(rows)).digest()
-        if whole not in made:
-            found = stored.find(rows)
-            made[whole] = found and _decoded(*found, matrix.shape)
-        if made[whole] is not None:
-            port.replace_source_output(made[whole].output(0))
-    graph.validate_nodes_and_infer_types()
-    if left := sum(node is None for node in made.values()):
+
+    def node(matrix: Any) -> Any:
+        found = stored.find(digests(matrix))
+        return found and decoded(*found, matrix.shape)
+
+    replaced, left = replace_matrices(graph, node)
+    if left:
         kinds = (
             f"{', '.join(stored.others)} cannot be kept as codes" if stored.others else "rows differ from the file's"
         )
-        LOG.info("%s keeps float32: %d of %d matrices (%s)", stored.name, left, len(made), kinds)
-    return len(made) - left
+        LOG.info("%s keeps float32: %d of %d matrices (%s)", stored.name, left, replaced + left, kinds)
+    return replaced
 
 
 def keep_halves(graph: Any, dtype: torch.dtype | None) -> None:
     """Keep, in place, the matrices of an OpenVINO graph in ``dtype``, if that has 16 bits, where all numbers are its own."""
     if dtype not in HALVES:
         return
+
+    def node(matrix: Any) -> Any:
+        floats = torch.from_numpy(matrix)
+        halves = floats.to(dtype)
+        return _widened(halves) if torch.equal(halves.float(), floats) else None
+
+    replace_matrices(graph, node)
+
+
+def replace_matrices(graph: Any, node: Callable[[Any], Any]) -> tuple[int, int]:
+    """Put, in place, the node that ``node`` gives for a matrix in its stead; None leaves it as it is.
+
+    A matrix that is read twice (tied embeddings) is kept once. Returns how many matrices were replaced, and how many left.
+    """
     made: dict[tuple[tuple[int, ...], bytes], Any] = {}
     for port, matrix in _matrices(graph):
         whole = matrix.shape, blake2b(matrix).digest()
         if whole not in made:
-            floats = torch.from_numpy(matrix)
-            halves = floats.to(dtype)
-            made[whole] = _widened(halves) if torch.equal(halves.float(), floats) else None
+            made[whole] = node(matrix)
         if made[whole] is not None:
             port.replace_source_output(made[whole].output(0))
     graph.validate_nodes_and_infer_types()
+    left = sum(one is None for one in made.values())
+    return len(made) - left, left
 
 
 def _matrices(graph: Any) -> Iterator[tuple[Any, Any]]:
@@ -79,7 +89,7 @@ def _matrices(graph: Any) -> Iterator[tuple[Any, Any]]:
                     yield port, np.array(data)
 
 
-def _decoded(form: Form, coded: Coded, shape: tuple[int, ...]) -> Any:
+def decoded(form: Form, coded: Coded, shape: tuple[int, ...]) -> Any:
     """The nodes that the CPU plugin takes together with a product, so that it multiplies codes."""
     if form.bits == 4:
         flat = coded.codes.reshape(-1)
