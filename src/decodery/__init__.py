@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from decodery.core import former
+from decodery.core.defaults import wait_passively
 
 if TYPE_CHECKING:
     from decodery.core.errors import DecoderyError
@@ -58,6 +59,7 @@ _HOMES = {
 
 
 former.install()
+wait_passively()
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the library never prints; its user chooses
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -114,3 +117,14 @@ def test_an_answer_without_accepted_drafts_claims_no_speed() -> None:
     drafted = Stats(seconds=10.0, first=0.5, tokens=20)
     drafted.set_plain(4.0)
     assert drafted.plain == 4.0
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")], ids=str
+)
+def test_threads_wait_passively_unless_the_environment_says_otherwise(given: dict[str, str], spins: str) -> None:
+    """It is said before torch is imported; later it would have no effect."""
+    code = "import decodery, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    out = subprocess.run([sys.executable, "-c", code], env=kept | given, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == [spins, "False"]

@@ -17,6 +17,20 @@ def default_of(option: str, otherwise: str | None) -> str | None:
     return os.environ.get(f"DECODERY_{option.upper()}") or otherwise
 
 
+SPINS = "3000"
+"""So often a thread of torch looks whether the others are done before it lets another process have the core."""
+
+
+def wait_passively() -> None:
+    """Let torch's threads give their cores away while they wait for each other, unless the environment says how they wait.
+
+    By default they spin for milliseconds: where another process keeps one of the cores busy, a forward takes several times as
+    long. Has an effect only before torch is imported, and with GNU's OpenMP (torch on Linux).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
 def threads_wanted() -> int | None:
     """How many threads a forward may use, where ``$DECODERY_THREADS`` says it. Raises ``DecoderyError`` for no number."""
     told = default_of("threads", None)
