@@ -206,7 +206,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"dtype": 5}, "cannot be computed in"),
     ({"change": "int9"}, "Did you mean 'int8'"),
     ({"change": [3]}, "change= is a part"),
-    ({"change": "layer-speedup:2", "backend": "openvino"}, "offers trees only|not installed"),
 ]
 
 

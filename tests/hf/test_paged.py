@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,16 @@ import pytest
 import torch
 import transformers as hf
 
-from decodery.core.tree import TokenTree
+from decodery.core.tree import ROOT, TokenTree
+from decodery.core.values import Site, Want
+from decodery.model.arena import Answer, Feed
+from decodery.model.probe import settle
 from decodery.model.session import Ask, Session
+from decodery.model.slots import SlotArena
+from decodery.model.torch.backend import TorchBackend
 from decodery.model.trial import check
 from decodery.model.turn import forward, turn
+from decodery.model.variant import through
 
 from . import tiny
 from .test_arena import agree
@@ -32,6 +39,7 @@ from decodery.model.openvino import paged as module
 from decodery.model.openvino.folder import GRAPH
 from decodery.model.openvino.graphs import LADDER, PagedGraph, paged_graph
 from decodery.model.openvino.paged import PagedArena
+from decodery.model.openvino.places import FINAL, WHOLE, Cut
 from decodery.model.openvino.traced import traced
 
 PLAIN_SIZES = {name: size for name, size in SIZES.items() if name != "head_dim"}
@@ -94,6 +102,67 @@ def test_right_or_refused(name: str, graph: Any, monkeypatch: Any) -> None:
         assert check(network(name), lambda: PagedArena(opened), 40, 6) == ""
 
 
+UNSEEN = {"opt": "its head runs the decoder within its body", "gpt-neo": "not traced", "gpt-neox": "not traced"}
+"""Networks whose states after the last norm are not where they should be: nothing is offered then."""
+
+SEEN = [name for name in (*tiny.CONFIGS, *OTHERS) if name not in {*REFUSED, *UNSEEN, "mamba"}]
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_hidden_states_and_layer_subsets_are_those_of_torch(name: str, graph: Any, monkeypatch: Any) -> None:
+    """In trees behind a text, in passes of several texts, and where a pass resumes in the middle from given states."""
+    for other, config in OTHERS.items():
+        monkeypatch.setitem(tiny.CONFIGS, other, config)
+    net = network(name)
+    made = PagedGraph(graph(name), facts_of(net), 1)
+    assert made.watched
+    depth = made._facts.depth
+    everywhere = Want(frozenset({*range(depth), Site.FINAL}), trunk=True)
+    backend = TorchBackend(net)
+    assert settle(backend) == ""
+    ours, theirs = PagedArena(made), SlotArena(backend)
+
+    def step(tokens: list[int], parents: list[int], **how: Any) -> Answer:
+        handles = ours.reserve(len(tokens))
+        assert theirs.reserve(len(tokens)) == handles
+        feed = Feed(handles, tokens, parents, {handles[0], *handles[2:]}, **how)
+        mine, true = ours.extend(feed), theirs.extend(feed)
+        for field in ("logits", "hidden", "every"):
+            torch.testing.assert_close(getattr(mine, field), getattr(true, field), atol=1e-4, rtol=1e-3)
+        return mine
+
+    first = step([5, 9, 12, 7, 30], [ROOT, 0, 1, 2, 3], want=everywhere)
+    assert first.every.keys() == first.hidden.keys() == everywhere.hidden
+    step([6, 7, 8, 9, 11], [4, 4, 5, 5, ROOT], want=everywhere)
+    assert ours.states.keys() == theirs.states.keys() == set(range(10))
+    step([6, 7, 8], [4, 10, 10], variant=through({0, depth - 1}), want=Want(frozenset({0})))
+    step([6, 7, 8], [4, 13, 13], variant=through(()))
+    states = torch.randn(3, first.every[0].shape[1], generator=torch.Generator().manual_seed(1))
+    step([6, 7, 8], [4, 16, 16], variant=through(range(1, depth)), states=states)
+    step([6, 7, 8], [4, 19, 19], states=states)
+    step([6, 7, 8], [ROOT] * 3, variant=through(()), states=states)
+    step([6, 7], [4, 25], want=everywhere)
+    made.cut(Cut(frozenset({FINAL}))).prepare()
+    step([6], [4], want=Want(frozenset({Site.FINAL})))
+    ours.check()
+
+
+def test_what_a_network_hides_is_not_offered(graph: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(tiny.CONFIGS, "opt", OTHERS["opt"])
+    assert not PagedGraph(graph("opt"), facts_of(network("opt"))).watched
+
+
+def test_threads_ask_for_one_cut_at_once(llama: PagedGraph, monkeypatch: Any) -> None:
+    """It is compiled once."""
+    made, compiled = [], PagedGraph._compiled
+    monkeypatch.setattr(PagedGraph, "_compiled", lambda *given: made.append(given) or compiled(*given))
+    cut = Cut(layers=frozenset({1}))
+    with ThreadPoolExecutor(4) as pool:
+        graphs_of_it = set(pool.map(lambda _: llama.cut(cut), range(8)))
+    assert len(graphs_of_it) == len(made) == 1
+    assert llama.cut(WHOLE) is llama
+
+
 @pytest.fixture(scope="session")
 def llama(graph: Any) -> PagedGraph:
     return PagedGraph(graph("llama"), facts_of(network("llama")))
@@ -135,11 +204,11 @@ def test_an_interrupt_leaves_the_cache_usable(llama: PagedGraph, late: bool) -> 
     third = tree.add(22, second)
     agree("llama", forward(session, tree), session)
     session.commit([21, 22, 30])  # nodes beside the first branch: the next pass moves them
-    request = arena._store.requests[0]
-    arena._store.requests[0] = Stopped(request, late)
+    request = arena._store.requests[llama, 0]
+    arena._store.requests[llama, 0] = Stopped(request, late)
     with pytest.raises(KeyboardInterrupt):
         forward(session, TokenTree.chain([8, 9]))
-    arena._store.requests[0] = request
+    arena._store.requests[llama, 0] = request
     arena.check()
     arena.pages.check()
     agree("llama", forward(session, TokenTree.chain([8, 9])), session)
@@ -190,7 +259,7 @@ def test_sizes_are_compiled_after_a_while(graph: Any, caplog: Any, monkeypatch: 
     made = PagedGraph(graph("llama"), facts_of(network("llama")), 2)
     session = passes(made, 4)
     assert made._thread is None
-    assert list(session.arena._store.requests) == [0]  # type: ignore[attr-defined]
+    assert [key for _, key in session.arena._store.requests] == [0]  # type: ignore[attr-defined]
     for size in LADDER[:2]:
         for _ in range(5):
             agree("llama", forward(session, TokenTree.chain([6, 7])), session)
@@ -198,7 +267,7 @@ def test_sizes_are_compiled_after_a_while(graph: Any, caplog: Any, monkeypatch: 
         made._thread.join()
         assert size in made._ready
     agree("llama", forward(session, TokenTree.chain([6, 7])), session)
-    assert list(session.arena._store.requests) == [0, 4]  # type: ignore[attr-defined]
+    assert [key for _, key in session.arena._store.requests] == [0, 4]  # type: ignore[attr-defined]
     made.prepare()
     assert [made.key(made.size_for(n)) for n in (1, 2, 4, 5, 8, 9)] == [1, 4, 4, 0, 0, 0]
 

@@ -13,6 +13,7 @@ import torch
 import decodery
 from decodery.core.errors import BadModel, DecoderyError
 from decodery.core.values import Cap
+from decodery.model.ability import GRAPHED
 from decodery.model.turn import forward
 
 from ..cases.loading_common import llama, saved, write_gguf
@@ -33,7 +34,7 @@ def folder(tmp_path_factory: Any) -> Path:
 def test_the_same_answers_from_one_conversion(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
     model = decodery.load(folder, backend="openvino")
-    assert model.can == {Cap.TREE}
+    assert model.can == GRAPHED
     assert model.network.device.type == "meta", "the torch weights are not kept beside the graph's"
     for draft in ("none", "ngram", "recycling", "jacobi"):
         outputs = decodery.decode(model, PROMPTS, draft=draft, **OPTIONS)
@@ -75,8 +76,46 @@ def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path, monkeypatch: A
         decodery.load(folder, backend="openvino", dtype="bfloat16")
     assert decodery.load(folder, backend="auto", dtype="bfloat16").backend == "torch"
     model = decodery.load(folder, backend="openvino")
-    with pytest.raises(DecoderyError, match="give path="):
-        decodery.decode(model, PROMPTS[0], draft="model")
+    with pytest.raises(DecoderyError, match=r"halves of layers.*load with backend=torch"):
+        decodery.decode(model, PROMPTS[0], draft="swift")
+
+
+def test_parts_that_look_inside_answer_as_on_torch(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Drafts through fewer layers, exits at any layer, a contrast of layers, and fewer layers for new tokens."""
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
+    model = decodery.load(folder, backend="openvino")
+    for draft in ("model", "layer-skip:1", "del", "mix(suffix,layer-skip:1)"):
+        output = decodery.decode(model, PROMPTS[0], draft=draft, plan="off", **OPTIONS)
+        assert output.tokens == plain("llama", PROMPTS[0])
+        assert output.stats.drafted or draft == "del", "which may find that no exit pays"
+    for options in ({"guide": "dola"}, {"guide": ["dola"], "draft": "layer-skip:1"}):
+        theirs, ours = (
+            decodery.decode(decodery.load(folder, backend=name), PROMPTS, **options, **OPTIONS)
+            for name in ("torch", "openvino")
+        )
+        assert [output.tokens for output in ours] == [output.tokens for output in theirs]
+    thin = [decodery.load(folder, backend=name, change="layer-speedup:1") for name in ("torch", "openvino")]
+    assert [model.backend for model in thin] == ["torch", "openvino"]
+    theirs, ours = (decodery.decode(model, PROMPTS, draft="ngram", **OPTIONS) for model in thin)
+    assert [output.tokens for output in ours] == [output.tokens for output in theirs]
+
+
+def test_a_graph_without_places_says_so(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Where a hidden state is wrong, or layers are not found, parts that need them run on torch by default."""
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        "decodery.model.openvino.convert.astray", lambda *_: "its hidden states after layer 1: they lie"
+    )
+    model = decodery.load(folder, backend="openvino")
+    assert model.can == {Cap.TREE}
+    with pytest.raises(
+        DecoderyError, match=r"hidden states.*logits only, for its hidden states after layer 1: they lie"
+    ):
+        decodery.decode(model, PROMPTS[0], guide="dola")
+    thin = decodery.load(folder, backend="auto", change="layer-speedup:1")
+    assert thin.backend == "torch"
+    with pytest.raises(BadModel, match="they lie"):
+        decodery.load(folder, backend="openvino", change="layer-speedup:1")
 
 
 def test_a_conversion_that_would_take_all_memory_is_not_begun(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:

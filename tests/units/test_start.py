@@ -13,8 +13,10 @@ import pytest
 import transformers
 
 import decodery
-from decodery.cli.groups import ModelOptions, RecipeOptions
+from decodery.cli.groups import TORCH_ONLY, ModelOptions, RecipeOptions
+from decodery.core.values import Cap
 from decodery.model import early
+from decodery.model.ability import GRAPHED
 from decodery.model.checkpoint import tokenizer_of
 
 from ..cases.loading_common import saved
@@ -23,7 +25,7 @@ from ..hf.tiny import network
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install 'openvino>=2026.4'")
 
-from decodery.model.openvino import graphs
+from decodery.model.openvino import begun, graphs
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +60,12 @@ def test_a_kept_graph_needs_no_model_classes(converted: Path, monkeypatch: Any) 
 
 def test_the_graph_is_compiled_once_and_taken(converted: Path, monkeypatch: Any) -> None:
     made = []
-    whole = graphs.paged_graph
-    monkeypatch.setattr(graphs, "paged_graph", lambda *given: made.append(given) or whole(*given))
+    whole = begun.paged_graph
+    monkeypatch.setattr(begun, "paged_graph", lambda *given: made.append(given) or whole(*given))
     early.begin(converted, backend="openvino")
-    assert list(graphs._begun)
+    assert list(begun._begun)
     model = decodery.load(converted, backend="openvino")
-    assert not graphs._begun
+    assert not begun._begun
     assert len(made) == 1
     assert decodery.decode(model, PROMPTS[0], **OPTIONS).tokens == plain("llama", PROMPTS[0])
     decodery.load(converted, backend="openvino")
@@ -91,11 +93,11 @@ def test_a_graph_that_waits_is_warmed_up(converted: Path, monkeypatch: Any) -> N
     model = decodery.load(converted, backend="openvino")
     taken.set()
     _compiled()
-    assert warmed in ([], list(graphs.WARM[:1])), "load may have been quicker"
+    assert warmed in ([], list(begun.WARM[:1])), "load may have been quicker"
     assert decodery.decode(model, PROMPTS[0], **OPTIONS).tokens == plain("llama", PROMPTS[0])
     early.begin(converted, backend="openvino")
     _compiled()
-    assert warmed[-2:] == list(graphs.WARM)
+    assert warmed[-2:] == list(begun.WARM)
     assert decodery.decode(decodery.load(converted, backend="openvino"), PROMPTS[0], **OPTIONS).tokens == plain(
         "llama", PROMPTS[0]
     )
@@ -107,7 +109,7 @@ def test_a_graph_that_waits_is_warmed_up(converted: Path, monkeypatch: Any) -> N
 def test_nothing_is_begun_that_will_not_be_wanted(converted: Path, options: dict[str, Any]) -> None:
     """By default the tests ask for torch, as a user may."""
     early.begin(converted, **options)
-    assert not graphs._begun
+    assert not begun._begun
 
 
 def test_what_fails_in_the_background_is_told_by_load(converted: Path, monkeypatch: Any, caplog: Any) -> None:
@@ -119,31 +121,36 @@ def test_what_fails_in_the_background_is_told_by_load(converted: Path, monkeypat
     assert "runs without paged attention" in caplog.text
     assert decodery.decode(model, PROMPTS[0], **OPTIONS).tokens == plain("llama", PROMPTS[0])
     with monkeypatch.context() as patch:
-        patch.setattr(graphs, "facts_in", lambda _: 1 / 0)
+        patch.setattr(begun, "facts_in", lambda _: 1 / 0)
         with pytest.raises(decodery.DecoderyError, match="division by zero"):
             decodery.load(converted, backend="openvino")
     assert decodery.load(converted, backend="openvino").backend == "openvino"
 
 
 @pytest.mark.parametrize(
-    ("specs", "begun"),
+    ("specs", "wanted"),
     [
         ({}, True),
         ({"draft": "recycling:k=4", "guide": ["top-p:0.9"]}, True),
-        ({"draft": "layer-skip"}, False),
-        ({"draft": "mix(suffix,layer-skip)"}, False),
+        ({"draft": "layer-skip"}, True),
+        ({"guide": ["dola"]}, True),
+        ({"draft": "swift"}, False),
+        ({"draft": "mix(suffix,swift)"}, False),
         ({"draft": "ngran"}, False),
-        ({"guide": ["dola"]}, False),
         ({"guide": ["mine:Guide"]}, False),
     ],
     ids=str,
 )
-def test_the_command_begins_what_its_parts_will_take(converted: Path, specs: dict[str, Any], begun: bool) -> None:
+def test_the_command_begins_what_its_parts_will_take(converted: Path, specs: dict[str, Any], wanted: bool) -> None:
     ModelOptions(str(converted), backend="openvino").begin(RecipeOptions(specs))
-    assert bool(graphs._begun) == begun
-    for future in graphs._begun.values():
+    assert bool(begun._begun) == wanted
+    for future in begun._begun.values():
         future.result()
-    graphs._begun.clear()
+    begun._begun.clear()
+
+
+def test_what_only_torch_can_do_is_named_as_it_is() -> None:
+    assert {cap.value for cap in set(Cap) - GRAPHED} == TORCH_ONLY
 
 
 @pytest.mark.parametrize("kind", [None, "GPT2Tokenizer"])
@@ -196,4 +203,4 @@ def test_threads_that_load_one_model_at_once_each_get_a_graph(converted: Path) -
             thread.join()
     assert [one for one in found if isinstance(one, BaseException)] == []
     assert {model.backend for model in found} == {"openvino"}
-    assert not graphs._begun
+    assert not begun._begun

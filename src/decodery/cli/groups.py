@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from decodery.run.recipe import Recipe
 
 
+TORCH_ONLY = frozenset({"halves of layers", "free embeddings"})
+"""What no other backend can do, as the catalogue names it: the abilities themselves are known once torch is imported."""
+
+
 @dataclass
 class ModelOptions(Group):
     """Which model, and how it is run."""
@@ -57,17 +61,19 @@ class ModelOptions(Group):
     def load(self, *recipes: Recipe, **others: Any) -> Model:
         """The model, loaded; ``others`` take the place of options.
 
-        With ``backend`` auto, what the parts of the recipes need decides: layer subsets and the like are to be had on torch only.
+        With ``backend`` auto, what the parts of the recipes need decides: halves of layers are to be had on torch only.
         """
         silence()
         self._share_threads()
-        from decodery.core.values import Cap
+        from decodery.model.ability import GRAPHED
         from decodery.run.load import load
 
-        options = self._options() | others
-        if options["backend"] == "auto" and not all(recipe.needs <= {Cap.TREE} for recipe in recipes):
+        options, needs = self._options() | others, frozenset().union(*(recipe.needs for recipe in recipes))
+        if options["backend"] == "auto" and not needs <= GRAPHED:
             options["backend"] = "torch"
         model = load(self.model, **options)
+        if options["backend"] == "auto" and not needs <= model.can:
+            model = load(self.model, **options | {"backend": "torch"})
         if self.ctx_size is not None:
             if self.ctx_size > model.context:
                 raise DecoderyError(
@@ -155,7 +161,7 @@ class RecipeOptions(Group):
         return recipe.replace(guide=model.facts.sampling)
 
     def plain(self) -> bool:
-        """Whether the catalogue alone tells that these parts run on every backend that has trees."""
+        """Whether the catalogue alone tells that these parts may run on every backend."""
         from decodery.run.catalogue import facts
 
         known = {f"{entry.role}/{entry.name}": entry for entry in entries(outsiders=False)}
@@ -165,7 +171,7 @@ class RecipeOptions(Group):
             for spec in ([given] if isinstance(given, str) else given)
         ]
         found = [known.get(f"{role}/{spec.partition(':')[0]}") for role, spec in named]
-        return self.file is None and all(entry and set(facts(entry)["needs"]) <= {"tree"} for entry in found)
+        return self.file is None and all(entry and TORCH_ONLY.isdisjoint(facts(entry)["needs"]) for entry in found)
 
     def recipe(self) -> Recipe:
         """The recipe of the options, or the one in the file."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from decodery.core.values import Cap
 from decodery.model.arena import Arena
 
+GRAPHED = frozenset({Cap.TREE, Cap.HIDDEN, Cap.LAYERS})
+"""What a graph of OpenVINO may be able to do; the rest is to be had on torch only."""
+
 
 @dataclass
 class Ability:

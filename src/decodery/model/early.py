@@ -26,6 +26,6 @@ def begin(spec: Any, *, backend: str | None = None, **others: Any) -> None:
 
     place = place_of(str(spec))
     if place.local:
-        from decodery.model.openvino.graphs import begin
+        from decodery.model.openvino.begun import begin
 
         begin(folder_of(place))

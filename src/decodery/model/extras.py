@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import torch
 
 from decodery.core.tree import ROOT
-from decodery.core.values import Cap, Tensor, Want
-from decodery.model.arena import Feed
+from decodery.core.values import Cap, Site, Tensor, Want
+from decodery.model.arena import Arena, Feed
 from decodery.model.session import Session
 from decodery.model.slots import SlotArena
 from decodery.model.torch.backend import TorchBackend
@@ -26,6 +26,20 @@ def lacking(backend: TorchBackend, border: int | None) -> dict[Cap, str]:
     else:
         missing[Cap.EMBEDS] = f"texts of more than {border} tokens are computed anew from their tokens"
     return missing | ({Cap.HALVES: missing[Cap.LAYERS]} if Cap.LAYERS in missing else _halves(backend))
+
+
+def astray(backend: TorchBackend, other: Arena) -> str:
+    """Say which hidden states of another arena are not those of the network; empty if all are."""
+    words = Words(backend.model).some(SHORT)
+    want, rows = Want(frozenset({*range(backend.depth), Site.FINAL})), []
+    for arena in (other, SlotArena(backend)):
+        handles = arena.reserve(len(words))
+        rows.append(arena.extend(Feed(handles, words, [ROOT, *handles[:-1]], handles, want)).hidden)
+    for site in want.hidden:
+        if reason := disagreement(rows[0][site], rows[1][site]):
+            where = site.value if isinstance(site, Site) else f"after layer {site}"
+            return f"its hidden states {where}: {reason.replace('logits', 'they')}"
+    return ""
 
 
 def _layers(backend: TorchBackend) -> dict[Cap, str]:

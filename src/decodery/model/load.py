@@ -15,7 +15,7 @@ import torch
 from decodery.core.defaults import default_of, threads_wanted
 from decodery.core.errors import BadModel, first_line
 from decodery.core.text import Text
-from decodery.core.values import Cap
+from decodery.model.ability import GRAPHED
 from decodery.model.change import Change
 from decodery.model.checkpoint import config_of, memory_bytes, network_of, tokenizer_of
 from decodery.model.model import Model
@@ -97,7 +97,9 @@ def _named(spec: str, asked: Asked) -> Model:
             from decodery.model.openvino.load import accelerated
 
             try:
-                return accelerated(place, tokenizer, spec, load, asked.change, **where)
+                model = accelerated(place, tokenizer, spec, load, asked.change, **where)
+                if not (reason := _lacking(asked.change, model)):
+                    return model
             except BadModel as error:
                 reason = str(error)
         if asked.backend == "openvino":
@@ -198,8 +200,14 @@ def _no_openvino(kind: torch.dtype, device: torch.device, change: Sequence[Chang
         return "it is not installed: pip install 'openvino>=2026.4'"
     if device.type != "cpu" or kind != torch.float32:
         return f"it runs float32 on CPUs, not {str(kind).removeprefix('torch.')} on {device.type}"
-    lacking = [part for part in change if not part.needs <= {Cap.TREE}]
-    return f"it offers trees only, and the change {lacking[0]} needs more" if lacking else ""
+    lacking = [part for part in change if not part.needs <= GRAPHED]
+    return f"it cannot do what the change {lacking[0]} needs" if lacking else ""
+
+
+def _lacking(change: Sequence[Change], model: Model) -> str:
+    """Why a change cannot be made of this model; empty if it can."""
+    why = [f"{part} needs {cap.value}, and {model.missing[cap]}" for part in change for cap in part.needs - model.can]
+    return why[0] if why else ""
 
 
 def _fits(folder: Path) -> None:

@@ -11,11 +11,15 @@ import openvino
 from openvino import opset13 as ops
 
 from decodery.model.facts import Reach
+from decodery.model.openvino.fuse import fold_shape
 
 I32, U8, F32 = openvino.Type.i32, openvino.Type.u8, openvino.Type.f32
 
 BLOCK = 32
 """Slots of a block of the cache; the CPU plugin's float32 cache has no other size."""
+
+PAGED = "PagedAttentionExtension"
+"""The type of the nodes that attend over a paged cache."""
 
 REPEATING = {"Reshape", "Broadcast", "Unsqueeze"}
 """What a traced graph does to cached keys and values so that each query head has some of its own."""
@@ -132,22 +136,9 @@ def _new(port: Any) -> Any:
         past = node.input_value(0).get_node()
         past = past.input_value(0).get_node() if _type(past) == "Gather" else past
         if _type(past) == "ReadValue":
-            _fold(node.output(0))
+            fold_shape(node.output(0))
             return node.input_value(1)
     raise Unpaged(f"keys or values that go through {_type(node)} between cache and attention")
-
-
-def _fold(states: Any) -> None:
-    """What the graph asks the cache's shape for becomes a constant, where that is always the same (heads and size)."""
-    shape = states.get_partial_shape()
-    asking = [port.get_node() for port in states.get_target_inputs() if _type(port.get_node()) == "ShapeOf"]
-    for node in (port.get_node() for one in asking for port in one.output(0).get_target_inputs()):
-        axes = node.input_value(1).get_node() if _type(node) == "Gather" else node
-        if _type(axes) == "Constant" and all(shape[int(axis)].is_static for axis in np.array(axes.data).reshape(-1)):
-            known = np.array([dimension.get_length() if dimension.is_static else -1 for dimension in shape])
-            constant = ops.constant(known[np.array(axes.data)], node.get_output_element_type(0))
-            for reader in node.output(0).get_target_inputs():
-                reader.replace_source_output(constant.output(0))
 
 
 def _heads(port: Any) -> tuple[int, int]:

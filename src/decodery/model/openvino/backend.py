@@ -20,6 +20,7 @@ from decodery.core.values import Site, Tensor
 from decodery.model.facts import Facts
 from decodery.model.openvino.folder import NOTES
 from decodery.model.openvino.graphs import settings
+from decodery.model.openvino.places import strip
 from decodery.model.slots import Batch
 
 BLOCKED = np.float32(np.finfo(np.float32).min)
@@ -96,10 +97,11 @@ def _compiled(graph: Path) -> Any:
     That takes 1 MB and saves two thirds of the time. One process at a time does it, so that none reads what another is
     writing; a folder that cannot be written keeps nothing.
     """
-    notes = graph.parent / NOTES
+    notes, core = graph.parent / NOTES, openvino.Core()
+    model = core.read_model(graph)
+    strip(model)
     if notes.is_dir():
         with suppress(OSError), locked(notes):
-            core = openvino.Core()
             core.set_property({"CACHE_DIR": str(notes)})
-            return core.compile_model(str(graph), "CPU", settings() | {"CACHE_MODE": "OPTIMIZE_SIZE"})
-    return openvino.Core().compile_model(str(graph), "CPU", settings())
+            return core.compile_model(model, "CPU", settings() | {"CACHE_MODE": "OPTIMIZE_SIZE"})
+    return core.compile_model(model, "CPU", settings())

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from decodery.core.errors import BadModel
 from decodery.model.change import Change
 from decodery.model.checkpoint import config_of, memory_bytes, network_of
+from decodery.model.extras import astray
 from decodery.model.facts import facts_of, windows_of
 from decodery.model.gguf import network_in, read_once
 from decodery.model.openvino.backend import OpenVinoBackend
@@ -22,6 +23,7 @@ from decodery.model.openvino.folder import GRAPH, NOTES, PAGED, UNPAGED, keep_fa
 from decodery.model.openvino.fuse import join_products
 from decodery.model.openvino.graphs import paged_graph
 from decodery.model.openvino.paged import PagedArena
+from decodery.model.openvino.places import WHOLE, everywhere, offers
 from decodery.model.openvino.stored import Stored
 from decodery.model.openvino.traced import traced
 from decodery.model.openvino.weights import keep_codes, keep_halves
@@ -112,9 +114,12 @@ def convert(
     length = trial_length(tried, BEHIND)
     facts = facts_of(network)
     keep_facts(folder, facts)
-    paged, reason = paged_graph(folder / GRAPH, facts)
+    # One graph with all outputs is tried; what is run later has some of them and computes the rest in the same way.
+    whole = everywhere(facts.depth) if offers(graph, facts.depth) else WHOLE
+    paged, reason = paged_graph(folder / GRAPH, facts, cut=whole)
     if paged is not None and not (reason := check(network, lambda: PagedArena(paged), length)):
-        (folder / PAGED).touch()
+        hidden = astray(tried, PagedArena(paged)) if paged.watched else "its layers were not found"
+        (folder / PAGED).write_text(hidden)
         return
     LOG.info("paged attention is left out: %s", reason)
     (folder / UNPAGED).write_text(reason)

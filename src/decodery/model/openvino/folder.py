@@ -16,13 +16,13 @@ from decodery.model.resolve import Place
 if TYPE_CHECKING:
     from decodery.model.change import Change
 
-FORMAT = 8
+FORMAT = 9
 """Of the converted graph; raise it when the conversion, or what a ``Change`` does to a graph, is another."""
 
 GRAPH = "model.xml"
 
 PAGED = "paged"
-"""An empty file beside a graph whose rows are right over paged attention too."""
+"""A file beside a graph whose rows are right over paged attention too: why it gives no hidden states; empty where it does."""
 
 UNPAGED = "unpaged"
 """A file beside any other graph: why it runs without paged attention."""

@@ -40,3 +40,30 @@ def _join(nodes: list[Any]) -> None:
     for part, node in zip(parts.outputs(), nodes, strict=True):
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(part)
+
+
+def fold_shapes(graph: Any) -> None:
+    """Make constants, in place, of all parts of shapes that never change.
+
+    The tracer shares what it computes of a shape among layers, and a layer that is left out must leave nothing behind.
+    """
+    for node in graph.get_ordered_ops():
+        for port in node.outputs():
+            fold_shape(port)
+    graph.validate_nodes_and_infer_types()
+
+
+def fold_shape(port: Any) -> None:
+    """What the graph asks this tensor's shape for becomes a constant, where that is always the same."""
+    shape = port.get_partial_shape()
+    readers = (reader.get_node() for reader in port.get_target_inputs())
+    asking = [node for node in readers if node.get_type_name() == "ShapeOf"]
+    for node in (reader.get_node() for one in asking for reader in one.output(0).get_target_inputs()):
+        axes = node.input_value(1).get_node() if node.get_type_name() == "Gather" else node
+        if axes.get_type_name() != "Constant":
+            continue
+        if all(shape[int(axis)].is_static for axis in np.array(axes.data).reshape(-1)):
+            known = np.array([dimension.get_length() if dimension.is_static else -1 for dimension in shape])
+            constant = ops.constant(known[np.array(axes.data)], node.get_output_element_type(0))
+            for reader in node.output(0).get_target_inputs():
+                reader.replace_source_output(constant.output(0))

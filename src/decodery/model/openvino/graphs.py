@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from decodery.core.errors import first_line
 from decodery.model.checkpoint import memory_bytes
 from decodery.model.facts import Facts
 from decodery.model.openvino.attention import BLOCK, Unpaged, fixed, page
-from decodery.model.openvino.folder import GRAPH, PAGED, UNPAGED, facts_in
+from decodery.model.openvino.places import RESUMED, WHOLE, Cut, carve, offers
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +45,9 @@ one for 4, and each takes memory.)"""
 
 SHARE = 2
 """All graphs together take at most this part of the machine's memory (one half), each about as much as its weights; the one
-for any size takes twice that."""
+for any size takes ``ALONE`` times that."""
+
+ALONE = 2
 
 PATIENCE = 300
 """Passes before the next size is compiled. That takes two seconds, in which a pass takes 18 to 24 ms instead of 12 (SmolLM2,
@@ -55,21 +56,21 @@ two cores), and then saves 2 ms a pass, or 6 where the number of tokens changes:
 ANY = 0
 """The key of the graph for passes of any size."""
 
-WARM = (BLOCK, 1)
-"""The sizes of the passes that a graph runs before it is asked for any: the first pass of a prompt and the first of one token
-lay the weights out for their kernels (0.4 and 0.25 s on SmolLM2, two cores)."""
-
 
 class PagedGraph:
     """A converted graph with paged attention, compiled for any size and for up to ``most`` sizes of ``LADDER``.
 
-    Arenas of several threads may share it. Raises ``Unpaged`` where it cannot be made.
+    ``spare``: how many more compilations there is memory for; ``cut``: what it computes. Arenas of several threads may
+    share it. Raises ``Unpaged`` where it cannot be made.
     """
 
-    def __init__(self, source: Path, facts: Facts, most: int = 0) -> None:
+    def __init__(self, source: Path, facts: Facts, most: int = 0, spare: int = 0, cut: Cut = WHOLE) -> None:
         self.context = facts.context
+        self._source, self._facts, self._spare = source, facts, spare
         self._core = openvino.Core()
         self._lock = threading.Lock()
+        self._cutting = threading.Lock()
+        self._cuts: dict[Cut, PagedGraph] = {cut: self}
         self._sizes = LADDER[:most]
         self._due = list(self._sizes)
         self._passes = 0
@@ -77,6 +78,9 @@ class PagedGraph:
         self._ready: dict[int, Any] = {}
         self._graph = self._core.read_model(source)
         self.form = page(self._graph, facts.windows)
+        self.watched = offers(self._graph, facts.depth)
+        carve(self._graph, cut, facts.depth)
+        self.inputs = frozenset(port.any_name for port in self._graph.inputs)
         self._ready[ANY] = self._compiled(self._graph)
 
     def _compiled(self, graph: Any) -> Any:
@@ -87,6 +91,19 @@ class PagedGraph:
         sizes = ", ".join(map(str, self._sizes))
         later = f"; passes of {sizes} tokens get graphs of their own after {PATIENCE} passes each" if sizes else ""
         return f"pages of {BLOCK} tokens{later}"
+
+    def cut(self, cut: Cut) -> PagedGraph:
+        """A graph over the same file that computes what ``cut`` says; it is compiled when it is asked for first."""
+        if (known := self._cuts.get(cut)) is not None:
+            return known
+        with self._cutting:
+            known = next((graph for other, graph in self._cuts.items() if other.serves(cut)), None)
+            if known is None:
+                most = max(0, min(len(LADDER), self._spare - ALONE))
+                self._spare -= ALONE + most
+                known = PagedGraph(self._source, self._facts, most, 0, cut)
+            self._cuts[cut] = known
+        return known
 
     def key(self, size: int) -> int:
         """Which graph runs passes of this size now: its own, or that for ``ANY``."""
@@ -122,8 +139,8 @@ class PagedGraph:
             self._compile(size)
 
     def warm(self, n: int) -> None:
-        """Run a pass of ``n`` tokens, at most ``BLOCK``, of a text that nobody reads; whatever fails will fail again."""
-        with suppress(Exception):
+        """Run a pass of ``n`` tokens, at most ``BLOCK``, of a text that nobody reads."""
+        with suppress(Exception):  # whatever fails will fail again
             self._warm(n)
 
     def _warm(self, n: int) -> None:
@@ -149,23 +166,27 @@ class PagedGraph:
     def _compile(self, size: int) -> None:
         try:
             graph = self._graph.clone()  # over the same mapped file
-            graph.reshape(fixed(size))
+            shapes = fixed(size) | {RESUMED: [1, size, -1]}
+            graph.reshape({name: shape for name, shape in shapes.items() if name in self.inputs})
             self._ready[size] = self._compiled(graph)
         except Exception:  # the graph for any size serves; the size is not tried again
             LOG.exception("the graph for passes of %d tokens cannot be compiled; the one for any size goes on", size)
 
 
-def sizes_kept(weights: int) -> int:
-    """For how many sizes of ``LADDER`` graphs are kept, where the weights take so many bytes."""
-    return max(0, min(len(LADDER), memory_bytes() // SHARE // max(weights, 1) - 2))
+def sizes_kept(weights: int) -> tuple[int, int]:
+    """For how many sizes of ``LADDER`` graphs are kept, where the weights take so many bytes, and how many more there is
+    memory for."""
+    copies = memory_bytes() // SHARE // max(weights, 1)
+    most = max(0, min(len(LADDER), copies - ALONE))
+    return most, max(0, copies - ALONE - most)
 
 
 Made = tuple[PagedGraph | None, str]
 """A graph with paged attention, or None and why there is none."""
 
 
-def paged_graph(source: Path, facts: Facts, most: int = 0) -> Made:
-    """The converted graph at this path with paged attention.
+def paged_graph(source: Path, facts: Facts, most: int = 0, spare: int = 0, cut: Cut = WHOLE) -> Made:
+    """The converted graph at this path with paged attention, or why there is none.
 
     ``most``: for how many sizes of passes a graph of their own may be compiled; each takes memory of its own.
     """
@@ -174,53 +195,8 @@ def paged_graph(source: Path, facts: Facts, most: int = 0) -> Made:
     except ImportError:
         return None, f"paged attention needs openvino 2026.4 or newer, and {openvino.__version__} is installed"
     try:
-        return PagedGraph(source, facts, most), ""
+        return PagedGraph(source, facts, most, spare, cut), ""
     except Unpaged as error:
         return None, f"the model has {error}"
     except Exception as error:  # the compiler has many kinds
         return None, f"paged attention cannot be compiled: {first_line(error)}"
-
-
-_begun: dict[Path, Future[Made]] = {}
-_beginning = threading.Lock()
-
-
-def begin(folder: Path) -> None:
-    """Compile the graph kept in this folder in the background, if it is one for paged attention: ``graph_in`` takes it.
-
-    As long as nobody does, the graph is warmed up.
-    """
-    with _beginning:
-        if folder in _begun or not (folder / PAGED).exists():
-            return
-        made = _begun[folder] = Future[Made]()
-
-    def compiled() -> None:
-        try:
-            result = _made(folder)
-        except Exception as error:
-            made.set_exception(error)
-            return
-        made.set_result(result)
-        graph, _ = result
-        for size in WARM:
-            if graph is not None and _begun.get(folder) is made:  # nobody has taken it yet
-                graph.warm(size)
-
-    # Not a daemon: the compiler must not be at work while the interpreter is taken down.
-    threading.Thread(target=compiled, name="decodery-compile").start()
-
-
-def graph_in(folder: Path) -> Made:
-    """The graph kept in a folder, where it was found right over paged attention at the conversion: the one that was begun,
-    which goes to one caller only, or a new one."""
-    if not (folder / PAGED).exists():
-        return None, (folder / UNPAGED).read_text()
-    with _beginning:
-        made = _begun.pop(folder, None)
-    return _made(folder) if made is None else made.result()
-
-
-def _made(folder: Path) -> Made:
-    weights = (folder / GRAPH).with_suffix(".bin").stat().st_size
-    return paged_graph(folder / GRAPH, facts_in(folder), sizes_kept(weights))

@@ -12,14 +12,14 @@ import torch
 from decodery.core.errors import BadModel, first_line
 from decodery.core.files import make_once
 from decodery.core.values import Cap
-from decodery.model.ability import Ability
+from decodery.model.ability import GRAPHED, Ability
 from decodery.model.arena import Arena
 from decodery.model.change import Change
 from decodery.model.facts import Facts, Unloaded
 from decodery.model.model import Model
 from decodery.model.openvino.backend import OpenVinoBackend
+from decodery.model.openvino.begun import graph_in
 from decodery.model.openvino.folder import GRAPH, PAGED, facts_in, folder_of
-from decodery.model.openvino.graphs import graph_in
 from decodery.model.openvino.paged import PagedArena
 from decodery.model.resolve import Place
 from decodery.model.slots import SlotArena
@@ -51,25 +51,32 @@ def accelerated(
     try:
         folder = make_once(folder_of(place, change, **where), build)
         facts = facts_in(folder)
-        opened, cache = _opener(folder, facts)
+        opened, cache, hidden = _opener(folder, facts)
     except BadModel:
         raise
     except OSError as error:
         raise BadModel(f"the graph of {name} cannot be kept: {error}. Set DECODERY_CACHE to another folder") from error
     except Exception as error:  # the tracer and the compiler have many kinds
         raise BadModel(f"{name} cannot be converted for OpenVINO: {first_line(error)}") from error
-    missing = dict.fromkeys(set(Cap) - {Cap.TREE}, "the OpenVINO graph has logits only; load with backend=torch")
-    ability = Ability(frozenset({Cap.TREE}), opened, missing, cache)
+    missing = dict.fromkeys(
+        set(Cap) - GRAPHED, "the OpenVINO graph runs whole layers on tokens; load with backend=torch"
+    )
+    if hidden:
+        missing |= dict.fromkeys(
+            GRAPHED - {Cap.TREE}, f"the OpenVINO graph has logits only, for {hidden}; load with backend=torch"
+        )
+    ability = Ability(frozenset(Cap) - missing.keys(), opened, missing, cache)
     source = Unloaded(facts, network, torch.device("cpu"), torch.float32)
     return Model(source, tokenizer, name, backend="openvino", ability=ability, loader=loader)
 
 
-def _opener(folder: Path, facts: Facts) -> tuple[Callable[[int], Arena], str]:
-    """How caches are opened over the graph in a folder, and what they are: in pages where that was found right."""
+def _opener(folder: Path, facts: Facts) -> tuple[Callable[[int], Arena], str, str]:
+    """How caches are opened over the graph in a folder: in pages where that was found right. Further, what these caches
+    are, and why there are no hidden states (empty: there are)."""
     paged, reason = graph_in(folder)
     if paged is not None:
-        return lambda _: PagedArena(paged), str(paged)
+        return lambda _: PagedArena(paged), str(paged), (folder / PAGED).read_text()
     if (folder / PAGED).exists():
         LOG.warning("the graph in %s runs without paged attention: %s", folder, reason)
-    backend = OpenVinoBackend(folder / GRAPH, facts)
-    return lambda lanes: SlotArena(backend, lanes), f"the graph's own state, for paged attention is not used: {reason}"
+    backend, unused = OpenVinoBackend(folder / GRAPH, facts), f"paged attention is not used: {reason}"
+    return lambda lanes: SlotArena(backend, lanes), f"the graph's own state, for {unused}", unused

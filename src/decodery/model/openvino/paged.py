@@ -12,10 +12,12 @@ import numpy.typing as npt
 import openvino
 import torch
 
+from decodery.core.values import Site, Tensor
 from decodery.model.arena import Answer, Arena, Feed, Handle, Node
 from decodery.model.openvino.attention import BLOCK
 from decodery.model.openvino.graphs import ANY, PagedGraph
 from decodery.model.openvino.pages import SPARE, Pages, Text
+from decodery.model.openvino.places import FINAL, RESUMED, Cut, after
 
 ROOM = 4096
 """Tokens that a cache has room for at first; its memory is taken from the system as it is written."""
@@ -29,7 +31,7 @@ class _Store(NamedTuple):
     cache: Floats
     """``[2 * layers, blocks, heads, 32, size]``"""
     tensors: list[Any]
-    requests: dict[int, Any]
+    requests: dict[tuple[PagedGraph, int], Any]
 
 
 class PagedArena(Arena):
@@ -52,29 +54,41 @@ class PagedArena(Arena):
         self._move()  # what an interrupted pass has left to do
         stages = self.pages.stages(feed.handles)
         if len(stages) == 1:
-            return Answer(self._pass(feed))
-        logits = torch.cat([self._pass(_part(feed, rows)) for rows in stages])
-        order = [row for rows in stages for row in rows if feed.handles[row] in feed.wanted]
-        return Answer(logits[np.argsort(order)])
+            return self._pass(feed)
+        answers = [self._pass(_part(feed, rows)) for rows in stages]
+        fed = [row for rows in stages for row in rows]
+        wanted = np.argsort([row for row in fed if feed.handles[row] in feed.wanted])
+        return Answer(
+            torch.cat([answer.logits for answer in answers])[wanted],
+            _joined([answer.hidden for answer in answers], wanted),
+            _joined([answer.every for answer in answers], np.argsort(fed)),
+        )
 
-    def _pass(self, feed: Feed) -> torch.Tensor:
-        """The rows of the wanted nodes."""
+    def _pass(self, feed: Feed) -> Answer:
+        """The rows of the wanted nodes, and the states that are wanted."""
         texts = self.pages.plan(feed.handles)
         self._move()
-        size = self.graph.size_for(len(feed.handles)) if len(texts) == 1 else ANY
-        key = self.graph.key(size)
-        if (request := self._store.requests.get(key)) is None:
-            request = self._store.requests[key] = self._request(key)
-        wanted = [row for row, handle in enumerate(feed.handles) if handle in feed.wanted]
-        request.infer(self._inputs(feed, texts, wanted, size), share_inputs=True)
-        rows = request.get_tensor("logits").data[0, : len(wanted)]
-        return torch.from_numpy(rows.copy())
-
-    def _inputs(self, feed: Feed, texts: list[Text], wanted: list[int], size: int) -> dict[str, Any]:
-        """The inputs of a pass; one of a fixed size is filled up with tokens that see themselves and are not read."""
+        graph = self.graph.cut(_cut(feed))
+        size = graph.size_for(len(feed.handles)) if len(texts) == 1 else ANY
+        key = graph.key(size)
+        if (request := self._store.requests.get((graph, key))) is None:
+            request = self._store.requests[graph, key] = self._request(graph, key)
         order = [row for text in texts for row in text.rows]
-        filling = max(0, size - len(order))
         column = {row: at for at, row in enumerate(order)}
+        wanted = [column[row] for row, handle in enumerate(feed.handles) if handle in feed.wanted]
+        inputs = self._inputs(feed, texts, order, wanted, size)
+        request.infer({name: data for name, data in inputs.items() if name in graph.inputs}, share_inputs=True)
+        answer = Answer(torch.from_numpy(request.get_tensor("logits").data[0, : len(wanted)].copy()))
+        for site in feed.want.hidden:
+            states = torch.from_numpy(request.get_tensor(_place(site)).data[0])
+            answer.hidden[site] = states[wanted]
+            if feed.want.trunk:
+                answer.every[site] = states[[column[row] for row in range(len(feed.handles))]]
+        return answer
+
+    def _inputs(self, feed: Feed, texts: list[Text], order: list[int], wanted: list[int], size: int) -> dict[str, Any]:
+        """The inputs of a pass; one of a fixed size is filled up with tokens that see themselves and are not read."""
+        filling = max(0, size - len(order))
         lengths = [len(text.rows) + filling for text in texts]
         tables = [text.table for text in texts]
         if filling and texts[0].past + size > len(tables[0]) * BLOCK:
@@ -83,12 +97,11 @@ class PagedArena(Arena):
         if filling:
             sees[0] = np.eye(size, dtype=np.bool_)
             sees[0][: len(order), : len(order)] = texts[0].sees
-        columns = [column[row] for row in wanted]
         positions = [self.nodes[feed.handles[row]].depth for row in order]
-        return {
+        inputs = {
             "input_ids": np.array([[feed.tokens[row] for row in order] + [0] * filling], np.int64),
             "position_ids": np.array([positions + [0] * filling], np.int64),
-            "columns": np.array(columns + [0] * (size - len(columns) if size else 0), np.int64),
+            "columns": np.array(wanted + [0] * (size - len(wanted) if size else 0), np.int64),
             "past_lens": np.array([text.past for text in texts], np.int32),
             "subsequence_begins": _begins(lengths),
             "block_indices": np.array([index for table in tables for index in table], np.int32),
@@ -97,6 +110,9 @@ class PagedArena(Arena):
             "qq_bias": np.concatenate([one.reshape(-1) for one in sees]).astype(np.uint8),
             "qq_bias_begins": _begins([n * n for n in lengths]),
         }
+        if feed.states is not None:
+            inputs[RESUMED] = np.pad(feed.states[order].float().numpy(), ((0, filling), (0, 0)))[None]
+        return inputs
 
     def _move(self) -> None:
         """Make room for all blocks and copy the slots that must move.
@@ -125,16 +141,35 @@ class PagedArena(Arena):
             cache[:, : before.shape[1]] = before
         return _Store(cache, [openvino.Tensor(part, shared_memory=True) for part in cache], {})
 
-    def _request(self, key: int) -> Any:
-        request = self.graph.request(key)
+    def _request(self, graph: PagedGraph, key: int) -> Any:
+        request = graph.request(key)
         for name, tensor in zip(self.graph.form.names(), self._store.tensors, strict=True):
-            request.set_tensor(name, tensor)
+            if name in graph.inputs:
+                request.set_tensor(name, tensor)
         return request
 
 
+def _cut(feed: Feed) -> Cut:
+    """What the graph of a pass computes. Halves of layers are not to be had here, so each entry is a whole one."""
+    layers = feed.variant.layers
+    places = frozenset(map(_place, feed.want.hidden))
+    return Cut(places, None if layers is None else frozenset(map(int, layers)), feed.states is not None)  # type: ignore[arg-type]
+
+
+def _place(site: int | Site) -> str:
+    return FINAL if isinstance(site, Site) else after(site)
+
+
+def _joined(parts: list[dict[int | Site, Tensor]], order: Any) -> dict[int | Site, Tensor]:
+    """The states of several passes, in another order."""
+    return {site: torch.cat([states[site] for states in parts])[order] for site in parts[0]}
+
+
 def _part(feed: Feed, rows: list[int]) -> Feed:
+    """Some of the nodes of a feed."""
     handles, tokens, parents = ([of[row] for row in rows] for of in (feed.handles, feed.tokens, feed.parents))
-    return feed._replace(handles=handles, tokens=tokens, parents=parents)
+    states = None if feed.states is None else feed.states[rows]
+    return feed._replace(handles=handles, tokens=tokens, parents=parents, states=states)
 
 
 def _begins(lengths: list[int]) -> npt.NDArray[np.int32]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,12 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from decodery.core.values import Tensor
+from decodery.core.values import Site, Tensor, Want
 from decodery.model.facts import windows_of
+from decodery.model.openvino.fuse import fold_shapes
+from decodery.model.openvino.places import FINAL, FIRST, after, names
 from decodery.model.torch.backend import cache_name
+from decodery.model.torch.surgery import Surgery
 
 
 class _Appending(CacheLayerMixin):
@@ -54,23 +57,52 @@ class _Traced(torch.nn.Module):
     def __init__(self, network: PreTrainedModel, kinds: Sequence[str]) -> None:
         super().__init__()
         self.network, self.kinds = network, kinds
+        self.places: list[str] = []
+        """What the hidden states among the outputs are; known once it has run."""
 
     def forward(self, ids: Tensor, positions: Tensor, columns: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """Logits, the hidden states at all places (none where they cannot be watched), and the cache."""
         masks, past = rest[: len(self.kinds)], rest[len(self.kinds) :]
         layers = [_Appending(keys, values) for keys, values in zip(past[::2], past[1::2], strict=True)]
-        answer = self.network(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=masks[0] if len(masks) == 1 else dict(zip(self.kinds, masks, strict=True)),
-            use_cache=True,
-            logits_to_keep=columns,
-            **{cache_name(self.network): Cache(layers=list(layers))},
-        )
-        return (answer.logits, *(states for layer in layers for states in layer.states))
+        with _watching(self.network) as hidden:
+            answer = self.network(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=masks[0] if len(masks) == 1 else dict(zip(self.kinds, masks, strict=True)),
+                use_cache=True,
+                logits_to_keep=columns,
+                **{cache_name(self.network): Cache(layers=list(layers))},
+            )
+        self.places = list(hidden)
+        return (answer.logits, *hidden.values(), *(states for layer in layers for states in layer.states))
+
+
+@contextmanager
+def _watching(network: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
+    """Collect the states at all places as the network is run; none where one of them is not found."""
+    depth = int(network.config.get_text_config().num_hidden_layers)
+    surgery, found = Surgery(network, depth), dict[str, Tensor]()
+
+    def enter(_: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found[FIRST] = given[0] if given else named["hidden_states"]
+
+    with ExitStack() as scope:
+        try:
+            hook = surgery.need_layers()[0].register_forward_pre_hook(enter, with_kwargs=True)
+            scope.callback(hook.remove)
+            seen = scope.enter_context(surgery.watched(Want(frozenset({*range(depth), Site.FINAL}))))
+        except ValueError:
+            yield {}
+            return
+        hidden: dict[str, Tensor] = {}
+        yield hidden
+        found |= {FINAL if isinstance(site, Site) else after(site): states for site, states in seen.items()}
+        if found.keys() == set(names(depth)):
+            hidden |= {name: found[name] for name in names(depth)}
 
 
 def traced(network: PreTrainedModel) -> Any:
-    """The graph of a network, its cache made the graph's state."""
+    """The graph of a network, its cache made the graph's state; the places of hidden states are outputs (``places.py``)."""
     config = network.config.get_text_config()
     kinds = sorted(windows_of(config))
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -82,19 +114,19 @@ def traced(network: PreTrainedModel) -> Any:
     with torch.no_grad(), warnings.catch_warnings(), _unobserved():
         warnings.simplefilter("ignore")  # the tracer warns of branches that depend on what never changes here
         # The tracer's own check would take two passes more; the finished graph is checked against the network's rows.
-        trace = TorchScriptPythonDecoder(
-            _Traced(network, kinds), example_input=example, trace_kwargs={"check_trace": False}
-        )
+        whole = _Traced(network, kinds)
+        trace = TorchScriptPythonDecoder(whole, example_input=example, trace_kwargs={"check_trace": False})
         graph = openvino.convert_model(trace, example_input=example)
     states = [f"state.{i}" for i in range(len(past))]
-    names = ["input_ids", "position_ids", "columns", *(f"mask.{kind}" for kind in kinds), *states]
+    inputs = ["input_ids", "position_ids", "columns", *(f"mask.{kind}" for kind in kinds), *states]
     shapes = [[1, -1], [1, -1], [-1], *([[1, 1, -1, -1]] * len(kinds)), *([[-1, heads, -1, size]] * len(past))]
-    for port, name, shape in zip(graph.inputs, names, shapes, strict=True):
+    for port, name, shape in zip(graph.inputs, inputs, shapes, strict=True):
         port.get_tensor().set_names({name})
         port.get_node().set_partial_shape(openvino.PartialShape(shape))
-    for port, name in zip(graph.outputs, ["logits", *(f"after.{name}" for name in states)], strict=True):
+    for port, name in zip(graph.outputs, ["logits", *whole.places, *(f"after.{name}" for name in states)], strict=True):
         port.get_tensor().set_names({name})
     graph.validate_nodes_and_infer_types()
+    fold_shapes(graph)
     _make_stateful(graph, states, heads, size)
     return graph
 
