@@ -73,7 +73,7 @@ def doctor(as_json: JSON = False, model: ModelOptions = ModelOptions(backend="au
 @command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(help="mini, spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
+        str, typer.Argument(help="mini, spec-bench, mt-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
     ],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
