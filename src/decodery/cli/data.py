@@ -23,8 +23,10 @@ def list_suites(as_json: JSON = False) -> None:
         from decodery.bench.data import SOURCES, data_dir, state
 
         if as_json:
-            rows = [asdict(source) | {"suite": name, "url": source.url, "state": state(source)} for name, source in SOURCES.items()]
-            print(json.dumps(rows))
+            told = [(name, asdict(source), source) for name, source in SOURCES.items()]
+            print(
+                json.dumps([{"suite": name, **facts, "url": one.url, "state": state(one)} for name, facts, one in told])
+            )
             return
         out.print("[bold]mini[/bold]  60 prompts · public domain · comes with the package")
         for name, source in SOURCES.items():
