@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.colors import to_hex
 
 from decodery.bench import plots, runners
-from decodery.bench.colours import FIXED, colour
+from decodery.bench.colours import FIXED, GROUND, INK, colour
 from decodery.bench.driver import Bench, Record, read, timed
 from decodery.bench.figures import figures
 from decodery.bench.grade import code, number, passes
@@ -255,7 +255,9 @@ def test_a_report_stands_alone(tmp_path: Path) -> None:
     assert "src=" not in page
     assert "prefers-color-scheme: dark" in page
     assert "currentColor" in page
-    assert "#1b1e23" not in page.partition("</style>")[2]  # ink that would not be seen on a dark ground
+    drawn = page.partition("</style>")[2]
+    assert INK not in drawn  # would not be seen on a dark ground
+    assert GROUND not in drawn
     assert 'name="viewport"' in page
     assert "| none |" in (tmp_path / "summary.md").read_text()
     assert not list(tmp_path.glob(".*partial"))

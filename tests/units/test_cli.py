@@ -166,6 +166,8 @@ def test_trace_is_written(tiny: str, tmp_path: Path) -> None:
     page = tmp_path / "trace.html"
     call("run", "w5 w9 w12", "-m", tiny, "-d", "jacobi", "-n", "6", "--trace", str(page))
     assert "<html" in page.read_text()
+    call("run", "w5 w9 w12", "-m", tiny, "-n", "6", "--trace", str(page), env={"DECODERY_DRAFT": "ngram"})
+    assert '"recipe":{"draft":"ngram"}' in page.read_text()  # the default is told; it was shown as none
     call("run", "w5", "-m", tiny, "-n", "2", "--trace", str(tmp_path / "missing" / "trace.html"), code=2)
 
 

@@ -9,6 +9,9 @@ import re
 INK = "#1b1e23"
 """Text and axes; a page replaces it by its own colour of text."""
 
+GROUND = "#fefefe"
+"""Behind labels that a line would cross; a page replaces it by its own ground."""
+
 FIXED = {
     "none": "#808080",
     "auto": "#d1495b",

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from decodery.bench.colours import INK, colour
+from decodery.bench.colours import GROUND, INK, colour
 from decodery.bench.figures import Figures
 from decodery.bench.runners import is_peer
 
@@ -111,7 +111,7 @@ def svg(figure: Any) -> str:
 def inline(figure: Any) -> str:
     """The picture as SVG for a page: on the page's ground, in its colour of text, its text as text."""
     text = _svg(figure, "none", transparent=True)
-    return text[text.index("<svg") :].replace(INK, "currentColor")
+    return text[text.index("<svg") :].replace(INK, "currentColor").replace(GROUND, "var(--ground)")
 
 
 def pdf(figure: Any) -> bytes:
@@ -150,7 +150,7 @@ def _bars(
         xerr=errors,
         error_kw={"ecolor": INK, "elinewidth": 0.8, "capsize": 1.5},
     )
-    axes.bar_label(bars, labels, padding=3, fontsize=7)
+    axes.bar_label(bars, labels, padding=3, fontsize=7, bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.5})
     axes.margins(x=0.18)
 
 

@@ -65,8 +65,10 @@ def run(
         recorder = None
         if trace is not None:
             from decodery.inspect.trace import Recorder
+            from decodery.run.spec import text_of
 
-            recorder = Recorder(loaded.name, parts.to_dict(), loaded.text)
+            unsaid = {} if parts.search else {"draft": text_of(parts.draft)}
+            recorder = Recorder(loaded.name, unsaid | parts.to_dict(), loaded.text)
         stopped = False
         try:
             for piece in pieces:
