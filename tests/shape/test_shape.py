@@ -113,6 +113,15 @@ def test_each_page_of_the_documentation_is_in_the_navigation_once() -> None:
     assert all((docs.ROOT / page).is_file() for page in pages)
 
 
+def test_pictures_are_small_and_shown() -> None:
+    pictures = sorted((docs.ROOT / "docs" / "images").iterdir())
+    text = "".join(page.read_text() for page in (docs.ROOT / "docs").glob("*.md"))
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size < 200_000, picture.name
+        assert f"(images/{picture.name})" in text, f"no page shows {picture.name}"
+
+
 def test_a_link_to_a_folder_leads_to_its_readme_in_the_site(tmp_path: Path) -> None:
     (tmp_path / "roles").mkdir()
     (tmp_path / "roles" / "README.md").write_text("# Roles\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -305,6 +307,11 @@ def test_a_sweep_says_where_it_was_measured() -> None:
     shown = told({**found, "tokens a second of a batch": {}})
     words = "tiny · Some & CPU, 2 cores · decodery 0.1.0 (abc1234), torch 2.13.0 · 2026-11-28; medians of 3"
     assert shown.startswith(words)
+
+
+def test_a_sweep_needs_nothing_to_draw_with() -> None:
+    code = "import sys, decodery.bench.sweep; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_report_is_written_anew_from_what_was_recorded(tmp_path: Path) -> None:
