@@ -116,11 +116,9 @@ def test_what_is_not_the_suite_leaves_nothing(folder: Path, server: str, name: s
 
 
 def test_offline_says_what_to_do(folder: Path) -> None:
-    start = time.monotonic()
     told = call("data", "get", "spec-bench", "--from", "http://127.0.0.1:1/q", code=2).stderr
     assert "decodery data get spec-bench --from FILE" in told
     assert "no such file" in call("data", "get", "spec-bench", "--from", "ftp://somewhere", code=2).stderr
-    assert time.monotonic() - start < 3
 
 
 def test_a_damaged_or_huge_file_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
