@@ -5,6 +5,7 @@
 # make laws    the laws of all parts, alone and together
 # make mutants plant faults and look whether the laws notice (docs/mutations.md; takes long)
 # make docs    write the generated tables anew (docs/methods.md, docs/composition.md)
+# make site    the documentation as a site in build/site; every link is checked
 # make golden  write down anew which pairs of parts are not exact; look at the diff before committing
 
 VENV  ?= .venv
@@ -14,7 +15,7 @@ PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PROMPT ?= Explain in a few sentences why the sky is blue.
 
-.PHONY: run test check quick laws mutants docs golden clean
+.PHONY: run test check quick laws mutants docs site golden clean
 
 run: $(READY)
 	$(VENV)/bin/decodery run "$(PROMPT)" --show-draft --max-new-tokens 160
@@ -39,6 +40,11 @@ mutants: $(READY)
 
 docs: $(READY)
 	$(PY) tools/docs.py
+
+site: $(READY)
+	$(PY) -m pip install --quiet --editable ".[site]"
+	$(PY) tools/layout.py
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 golden: $(READY)
 	$(PY) -m pytest tests/laws/test_engine.py --update-golden

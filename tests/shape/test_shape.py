@@ -6,8 +6,11 @@ import ast
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import layout
 import pytest
+import yaml
 
 import decodery
 import docs
@@ -93,6 +96,39 @@ def test_the_layers_in_the_docs_are_those_of_the_contract() -> None:
     layers = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
     told = (root / "docs" / "architecture.md").read_text()
     assert "\n".join(layers).replace("decodery.", "") in told
+
+
+def pages_of(nav: Any) -> list[str]:
+    """The files of a part of the site's navigation."""
+    if isinstance(nav, str):
+        return [nav]
+    return [page for entry in (nav.values() if isinstance(nav, dict) else nav) for page in pages_of(entry)]
+
+
+def test_each_page_of_the_documentation_is_in_the_navigation_once() -> None:
+    pages = pages_of(yaml.safe_load((docs.ROOT / "mkdocs.yml").read_text())["nav"])
+    assert len(pages) == len(set(pages))
+    there = {str(page.relative_to(docs.ROOT)) for page in (docs.ROOT / "docs").rglob("*.md")}
+    assert there <= set(pages), f"not in mkdocs.yml: {sorted(there - set(pages))}"
+    assert all((docs.ROOT / page).is_file() for page in pages)
+
+
+def test_pictures_are_small_and_shown() -> None:
+    pictures = sorted((docs.ROOT / "docs" / "images").iterdir())
+    text = "".join(page.read_text() for page in (docs.ROOT / "docs").glob("*.md"))
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size < 200_000, picture.name
+        assert f"(images/{picture.name})" in text, f"no page shows {picture.name}"
+
+
+def test_a_link_to_a_folder_leads_to_its_readme_in_the_site(tmp_path: Path) -> None:
+    (tmp_path / "roles").mkdir()
+    (tmp_path / "roles" / "README.md").write_text("# Roles\n")
+    text = "[a](roles/) [b](roles) [c](roles/draft.md) [d](other/) [e](https://x/roles)"
+    assert layout.with_readmes(text, tmp_path) == (
+        "[a](roles/README.md) [b](roles/README.md) [c](roles/draft.md) [d](other/) [e](https://x/roles)"
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

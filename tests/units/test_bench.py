@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +16,18 @@ from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
 
-from decodery.bench import runners
+from matplotlib.colors import to_hex
+
+from decodery.bench import plots, runners
+from decodery.bench.colours import FIXED, GROUND, INK, colour
 from decodery.bench.driver import Bench, Record, read, timed
 from decodery.bench.figures import figures
 from decodery.bench.grade import code, number, passes
 from decodery.bench.report import publish
-from decodery.bench.runners import ALL, PLAIN, Ours, Told, methods, peer, peer_names
+from decodery.bench.run import Choice, run
+from decodery.bench.runners import ALL, PEERS, PLAIN, Ours, Told, is_peer, methods, peer, peer_names
 from decodery.bench.suites import Task, spread, tasks_of
+from decodery.bench.sweep import told
 from decodery.core.errors import DecoderyError
 from decodery.core.values import Cap
 from decodery.model.toy import ToyModel
@@ -65,9 +73,9 @@ HEADER = {"config": {"suite": "t"}, "machine": {}, "date": "", "command": "", "l
 HEADER |= {"footprints": {}}
 
 
-def bench(folder: Path, *runners: Fake, config: str = "t") -> Bench:
-    header = json.loads(json.dumps(HEADER)) | {"config": {"suite": config}}
-    return Bench(Words(), runners, TASKS, 8, folder, header)  # type: ignore[arg-type]
+def bench(folder: Path, *runners: Fake, config: str = "t", repeat: int = 1) -> Bench:
+    header = json.loads(json.dumps(HEADER)) | {"config": {"suite": config, "repeat": repeat}}
+    return Bench(Words(), runners, TASKS, 8, folder, header, repeat)  # type: ignore[arg-type]
 
 
 def test_a_clock_for_all_cuts_at_the_end_and_at_the_limit() -> None:
@@ -104,6 +112,41 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert records[: len(before)] == before
     assert len({record.key for record in records}) == len(records) == 6
     assert plain.calls + other.calls == 6 - len(before) + 2  # and one warm-up each
+
+
+def test_a_run_is_repeated_with_the_runners_in_turns(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    class Noting(Fake):
+        def __call__(self, prompt: list[int], limit: int, mark: Any) -> Told:
+            order.append(self.name)
+            return super().__call__(prompt, limit, mark)
+
+    list(bench(tmp_path, Noting(PLAIN, [[1]]), Noting("other", [[1]]), repeat=3).run())
+    records = read(tmp_path)
+    assert len({record.key for record in records}) == len(records) == 18
+    turns = order[2:]  # without the warm-up
+    assert all(set(turns[i : i + 2]) == {PLAIN, "other"} for i in range(0, 18, 2))
+    assert turns[0] != turns[6]  # who begins changes from repetition to repetition
+    entries = {entry.runner: entry for entry in publish(tmp_path)}
+    assert (entries["other"].prompts, entries["other"].answers, entries["other"].same) == (3, 9, 9)
+    assert len(entries["other"].repetitions) == 3
+    with pytest.raises(DecoderyError, match="repeat differ"):
+        list(bench(tmp_path, Fake(PLAIN, [[1]]), repeat=2).run())
+
+
+def test_a_run_of_before_there_were_repetitions_goes_on(tmp_path: Path) -> None:
+    old = bench(tmp_path, Fake(PLAIN, [[1]]))
+    del old.header["config"]["repeat"]
+    list(old.run())
+    list(bench(tmp_path, Fake(PLAIN, [[1]])).run())
+    assert len(read(tmp_path)) == 3
+
+
+def test_memory_and_repetitions_do_not_go_together(tmp_path: Path) -> None:
+    """A drafter that remembers would have seen all answers in the first repetition."""
+    with pytest.raises(DecoderyError, match="--keep and --repeat"):
+        run(Choice("mini", keep=True, repeat=2), TASKS, tmp_path, SimpleNamespace())  # type: ignore[arg-type]
 
 
 def test_all_training_free_takes_each_drafter_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,12 +198,39 @@ def test_ratios_are_means_over_categories() -> None:
     records = [record(PLAIN, "a", "x", 1.0), record(PLAIN, "b", "y", 2.0)]
     records += [record("fast", "a", "x", 0.25), record("fast", "b", "y", 1.0)]
     plain, fast = figures(records, [PLAIN])
-    assert plain.ratios[PLAIN] == pytest.approx((1, 1, 1))
+    assert plain.ratios[PLAIN] == (pytest.approx(1), None, None)
     assert fast.categories[PLAIN] == pytest.approx({"x": 4, "y": 2})
     assert fast.ratios[PLAIN][0] == pytest.approx(3)
     assert fast.speed == pytest.approx(20 / 1.25)
     assert fast.whole == pytest.approx(22 / 3.25)
     assert fast.same == 2
+
+
+def test_an_interval_needs_two_measurements_of_each_category() -> None:
+    def both(task: str, category: str, seconds: float, **more: Any) -> list[Record]:
+        return [record(PLAIN, task, category, 1.0, **more), record("fast", task, category, seconds, **more)]
+
+    records = [*both("a", "x", 0.5), *both("b", "x", 0.25), *both("c", "y", 0.5)]
+    assert figures(records, [PLAIN])[1].ratios[PLAIN][1:] == (None, None)
+    assert figures(records, [PLAIN])[1].speed_range is None
+    records += both("c", "y", 0.25, repetition=1)
+    mean, low, high = figures(
+        [*records, *both("a", "x", 0.5, repetition=1), *both("b", "x", 0.25, repetition=1)], [PLAIN]
+    )[1].ratios[PLAIN]
+    assert low is not None
+    assert high is not None
+    assert 2 <= low < mean < high <= 4
+    assert mean == pytest.approx(20 / 7.5)
+
+
+def test_the_turns_of_a_conversation_are_drawn_together() -> None:
+    """Two turns of one conversation are one measurement, not two."""
+    records = []
+    for turn, seconds in ((0, 0.5), (1, 0.25)):
+        for runner, took in ((PLAIN, 1.0), ("fast", seconds)):
+            records.append(record(runner, "a", "x", took))
+            records[-1].turn = turn
+    assert figures(records, [PLAIN])[1].ratios[PLAIN][1:] == (None, None)
 
 
 def test_a_difference_is_counted_unless_it_is_a_tie() -> None:
@@ -185,8 +255,141 @@ def test_a_report_stands_alone(tmp_path: Path) -> None:
     assert "<svg" in page
     assert "http://www.w3.org" in page
     assert "src=" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert "currentColor" in page
+    drawn = page.partition("</style>")[2]
+    assert INK not in drawn  # would not be seen on a dark ground
+    assert GROUND not in drawn
+    assert 'name="viewport"' in page
     assert "| none |" in (tmp_path / "summary.md").read_text()
     assert not list(tmp_path.glob(".*partial"))
+    for name in ("speed", "against-none", "against-transformers"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+
+
+MACHINE = {
+    "processor": "Some & CPU",
+    "cores": 2,
+    "torch": "2.13.0",
+    "decodery": "0.1.0",
+    "commit": "abc1234",
+    "cuda": "none",
+}
+
+
+def test_every_title_says_which_run_it_was(tmp_path: Path) -> None:
+    run = bench(tmp_path, Fake(PLAIN, [[1], [2]]), Fake("other_one", [[1, 2]]), repeat=2)
+    run.header |= {"machine": MACHINE, "date": "2026-11-28T09:23+00:00"}
+    run.header |= {"model": "tiny (1 M parameters)", "costs": {"x": {1: 2.0}}}
+    list(run.run())
+    publish(tmp_path)
+    words = "tiny (1 M parameters) · Some & CPU, 2 cores · decodery 0.1.0 (abc1234), torch 2.13.0 · 2026-11-28"
+    page = (tmp_path / "report.html").read_text()
+    assert page.count(words.replace("&", "&amp;")) == 1 + 3  # the page's own, and one below each picture
+    assert page.count("t, 2 repetitions") == 2 + 3
+    assert words in (tmp_path / "summary.md").read_text()
+    table = (tmp_path / "summary.tex").read_text()
+    assert r"\caption{t, 2 repetitions. tiny (1 M parameters) $\cdot$ Some \& CPU" in table
+    assert r"other\_one" in table
+    assert table.count(r"\\") == 3
+    with (tmp_path / "summary.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["method"] for line in lines] == [PLAIN, "other_one"]
+    assert {line["commit"] for line in lines} == {"abc1234"}
+    assert float(lines[1]["tokens_per_forward"]) == 2.0
+
+
+def test_a_sweep_says_where_it_was_measured() -> None:
+    found = {"config": {"model": "tiny", "rounds": 3}, "machine": MACHINE, "date": "2026-11-28T09:23+00:00"}
+    found |= {"seconds from the shell to the first token": 1.0, "seconds to the first token": {}}
+    shown = told({**found, "tokens a second of a batch": {}})
+    words = "tiny · Some & CPU, 2 cores · decodery 0.1.0 (abc1234), torch 2.13.0 · 2026-11-28; medians of 3"
+    assert shown.startswith(words)
+
+
+def test_a_sweep_needs_nothing_to_draw_with() -> None:
+    code = "import sys, decodery.bench.sweep; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_report_is_written_anew_from_what_was_recorded(tmp_path: Path) -> None:
+    list(bench(tmp_path, Fake(PLAIN, [[1], [2], [3]]), Fake("transformers", [[1], [2], [3]])).run())
+    publish(tmp_path)
+    written = (
+        "report.html",
+        "summary.md",
+        "summary.csv",
+        "summary.tex",
+        "summary.json",
+        "speed.svg",
+        "speed.pdf",
+        "speed.png",
+    )
+    before = {name: (tmp_path / name).read_bytes() for name in written}
+    publish(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in written} == before
+    (tmp_path / "records.jsonl").unlink()  # of older results only the summary is kept
+    for name in written:
+        if name != "summary.json":
+            (tmp_path / name).unlink()
+    publish(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in written} == before
+    with pytest.raises(DecoderyError, match=r"no run\.json"):
+        publish(tmp_path / "nowhere")
+
+
+def test_a_method_has_one_colour_everywhere() -> None:
+    assert len({*FIXED.values()}) == len(FIXED)
+    assert colour("suffix:factor=16&residual@torch") == colour("suffix") == FIXED["suffix"]
+    assert colour("transformers-assisted=some/model") == FIXED["transformers-assisted"]
+    assert colour("dyspec") == colour("dyspec:nodes=9") == FIXED["dyspec"]
+    assert colour("mine") == "#94cf59"  # of a part from outside: the same in every process
+    everyone = [*ROLES["draft"].parts, *PEERS]
+    assert len({colour(name) for name in everyone}) == len(everyone)
+
+
+def test_bars_have_the_colour_of_their_method_in_each_picture() -> None:
+    records = [
+        record(name, task, category, 1.0) for name in (PLAIN, "suffix", "openvino") for task, category in ("ax", "by")
+    ]
+    words = plots.Told("a run", "a machine")
+    for picture in (
+        plots.speeds(figures(records, [PLAIN]), words),
+        plots.categories(figures(records, [PLAIN]), PLAIN, words),
+    ):
+        picture.draw_without_rendering()
+        named, seen = [label.get_text() for label in picture.axes[0].get_yticklabels()], 0
+        for axes in picture.axes:
+            assert axes.get_legend() is None  # nothing can lie over the data: rows are named at the axis
+            for name, bar in zip(named, axes.patches, strict=True):
+                seen += 1
+                assert to_hex(bar.get_facecolor()) == colour(name)
+                assert bool(bar.get_hatch()) == is_peer(name)
+        assert seen == 6
+
+
+def test_what_is_not_installed_is_found_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import decodery.bench.run as module
+
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "matplotlib" else True)
+    monkeypatch.setattr(module, "methods", lambda *_: pytest.fail("models were loaded"))
+    with pytest.raises(DecoderyError, match="pip install matplotlib"):
+        run(Choice("mini"), TASKS, tmp_path, SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "find_spec", lambda _: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    shown: list[str] = []
+
+    def stop(*_: Any) -> None:
+        assert "llamacpp is left out: it needs pip install llama-cpp-python" in shown[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "methods", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(Choice("mini", peers="llamacpp"), TASKS, tmp_path, SimpleNamespace(print=shown.append))  # type: ignore[arg-type]
 
 
 def test_suites(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,9 @@ def test_compare(tiny: str) -> None:
     table = call("compare", "w5 w9 w12", "-m", tiny, "-n", "5", "-d", "ngram:max=2,min=1,recycling").stdout
     assert "identical" in table
     assert "recycling" in table
+    result = call("compare", "w5 w9 w12", "-m", tiny, "-n", "5", "-d", "ngram", "--rounds", "3")
+    assert re.search(r"\d\.\d \[\d+, \d+\]", result.stdout)
+    assert re.search(r"cores.* · decodery .* · medians of 3 rounds", result.stderr)
 
 
 def test_profile(tiny: str) -> None:
@@ -130,6 +134,14 @@ def test_bench(tiny: str, tmp_path: Path) -> None:
     again = call("bench", "prompts", str(questions), *options)  # nothing is left to do
     assert again.stdout == result.stdout
     assert (tmp_path / "out" / "report.html").exists()
+    (tmp_path / "out" / "report.html").unlink()
+    assert "report.html" in call("report", str(tmp_path / "out")).stderr
+    assert (tmp_path / "out" / "report.html").exists()
+    twice = call("bench", "prompts", str(questions), *options, "--repeat", "2", code=2)
+    assert "repeat differ" in twice.stderr
+    options = (*options[:-4], "--report", str(tmp_path / "twice"), "--repeat", "2", "--methods", "ngram")
+    assert "4 of 4" in call("bench", "prompts", str(questions), *options).stdout
+    assert "holds no run" in call("report", str(tmp_path), code=2).stderr
 
 
 def test_list_and_show() -> None:
@@ -154,6 +166,8 @@ def test_trace_is_written(tiny: str, tmp_path: Path) -> None:
     page = tmp_path / "trace.html"
     call("run", "w5 w9 w12", "-m", tiny, "-d", "jacobi", "-n", "6", "--trace", str(page))
     assert "<html" in page.read_text()
+    call("run", "w5 w9 w12", "-m", tiny, "-n", "6", "--trace", str(page), env={"DECODERY_DRAFT": "ngram"})
+    assert '"recipe":{"draft":"ngram"}' in page.read_text()  # the default is told; it was shown as none
     call("run", "w5", "-m", tiny, "-n", "2", "--trace", str(tmp_path / "missing" / "trace.html"), code=2)
 
 
@@ -174,8 +188,9 @@ def test_a_result_names_its_commit(tmp_path: Path, monkeypatch: Any) -> None:
         who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
         subprocess.run(["git", "-C", str(tmp_path), *who, *command], check=True, capture_output=True)
 
-    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "doctor.py"))
-    (tmp_path / "doctor.py").write_text("1\n")
+    (tmp_path / "inspect").mkdir()
+    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "inspect" / "doctor.py"))
+    (tmp_path / "inspect" / "doctor.py").write_text("1\n")
     assert machine()["commit"] == "none"
     git("init", "-q")
     assert machine()["commit"] == "none"
@@ -183,8 +198,11 @@ def test_a_result_names_its_commit(tmp_path: Path, monkeypatch: Any) -> None:
     git("commit", "-qm", "first")
     clean = machine()["commit"]
     assert set(clean) <= set("0123456789abcdef")
-    (tmp_path / "doctor.py").write_text("2\n")
+    (tmp_path / "loop.py").write_text("1\n")  # a change of the package, not of the folder that asks
     assert machine()["commit"] == f"{clean}+"
+    git("add", ".")
+    git("commit", "-qm", "second")
+    assert machine()["commit"] not in (clean, f"{clean}+")
 
 
 def test_chat(tiny: str, tmp_path: Path) -> None:

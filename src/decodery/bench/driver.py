@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,7 +20,7 @@ from decodery.model.model import Model
 
 @dataclass
 class Record:
-    """One turn answered by one runner.
+    """One turn answered by one runner, in one repetition of the run.
 
     ``marks``: seconds since the call and tokens so far, at each burst; ``gaps``: the two best logits' difference at each
     token; ``stats``: of our own engine; ``right``: the grader's verdict.
@@ -36,18 +37,20 @@ class Record:
     gaps: list[float] = field(default_factory=list)
     stats: dict[str, Any] | None = None
     right: bool | None = None
+    repetition: int = 0
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> tuple[str, str, int, int]:
         """What makes a record unique in a run."""
-        return self.runner, self.task, self.turn
+        return self.runner, self.task, self.turn, self.repetition
 
 
 @dataclass
 class Bench:
     """A run: which runners answer which tasks, and the file that grows by a line for each record.
 
-    A run that was interrupted goes on where it stopped; ``header`` says what must agree for that.
+    All of it is done ``repeat`` times. A run that was interrupted goes on where it stopped; ``header`` says what must agree
+    for that.
     """
 
     model: Model
@@ -56,6 +59,7 @@ class Bench:
     limit: int
     folder: Path
     header: dict[str, Any]
+    repeat: int = 1
 
     def __post_init__(self) -> None:
         if self.runners[0].name != PLAIN:
@@ -64,28 +68,28 @@ class Bench:
     def run(self) -> Iterator[tuple[int, int, str]]:
         """Do what is not done yet; yields (turns done, turns in all, what runs next)."""
         records = {record.key: record for record in self._resume()}
-        total = len(self.runners) * sum(len(task.turns) for task in self.tasks)
+        total = self.repeat * len(self.runners) * sum(len(task.turns) for task in self.tasks)
         self._warm_up()
         done = 0
-        for number, task in enumerate(self.tasks):
+        for repetition, (number, task) in product(range(self.repeat), enumerate(self.tasks)):
             messages: list[dict[str, str]] = []
             for turn, text in enumerate(task.turns):
                 messages.append({"role": "user", "content": text})
                 prompt = self._tokens(messages)
-                for runner in _rotated(self.runners, number + turn):
+                for runner in _rotated(self.runners, number + turn + repetition):
                     yield done, total, f"{task.category} {task.id}: {runner.name}"
                     done += 1
-                    if (runner.name, task.id, turn) not in records and prompt is not None:
-                        record = self._answer(runner, task, turn, prompt)
+                    if (runner.name, task.id, turn, repetition) not in records and prompt is not None:
+                        record = self._answer(runner, task, turn, prompt, repetition)
                         records[record.key] = record
                         self._append(record)
                 if prompt is None:
                     break
-                plain = records[PLAIN, task.id, turn].tokens
+                plain = records[PLAIN, task.id, turn, 0].tokens
                 messages.append({"role": "assistant", "content": self.model.text.decode(plain)})
         yield total, total, "done"
 
-    def _answer(self, runner: Runner, task: Task, turn: int, prompt: list[int]) -> Record:
+    def _answer(self, runner: Runner, task: Task, turn: int, prompt: list[int], repetition: int) -> Record:
         tokens, marks, told = timed(runner, prompt, self.limit, self.model.eos)
         right = grade(task, self.model.text.decode(tokens)) if turn == len(task.turns) - 1 else None
         return Record(
@@ -100,6 +104,7 @@ class Bench:
             [round(gap, 6) for gap in told.gaps] if runner.name == PLAIN else [],
             told.stats.as_dict() if told.stats else None,
             right,
+            repetition,
         )
 
     def _tokens(self, messages: list[dict[str, str]]) -> list[int] | None:
@@ -121,8 +126,10 @@ class Bench:
         told = self.folder / "run.json"
         if not told.exists():
             write_whole(told, json.dumps(self.header, indent=1))
-        elif (before := json.loads(told.read_text())["config"]) != self.header["config"]:
-            differs = [key for key in before if before[key] != self.header["config"].get(key)]
+        elif (before := {"repeat": 1} | json.loads(told.read_text())["config"]) != (
+            now := {"repeat": 1} | self.header["config"]
+        ):
+            differs = [key for key in before | now if before.get(key) != now.get(key)]
             raise DecoderyError(
                 f"{self.folder} holds another run (its {', '.join(differs)} differ); give another --report folder"
             )

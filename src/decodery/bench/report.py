@@ -1,67 +1,104 @@
-"""A run's results: tables in Markdown and HTML, pictures, one page that needs nothing else."""
+"""A run's results as files: tables, pictures for a page and for print, and one page that needs nothing else."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from decodery.bench import plots
+from decodery.bench import plots, tables
 from decodery.bench.driver import read
 from decodery.bench.figures import Figures, figures
-from decodery.bench.runners import PLAIN
+from decodery.bench.runners import PLAIN, is_peer
+from decodery.bench.tables import Table
+from decodery.core.errors import DecoderyError
 from decodery.core.files import write_whole
 
 NOTES = (
     "Decoding of the same prompt tokens, greedy unless guides are named, every runner in turn on every prompt, in one process. "
     "tok/s counts decoding: tokens after the first burst by the seconds they took; the prompt's time is in the time to "
     "first token, and 'whole' counts both. Ratios are taken in each category and averaged over the categories; in "
-    "brackets the 95 % interval (bootstrap over prompts). Acceptance leaves the verifier's own token out, tokens per "
-    "forward counts it in. Time per token: a burst's tokens share its time. Identical: turns whose tokens equal those of "
-    "plain decoding by our engine ('none'); a difference where the two best logits lie within 1e-3 counts as a tie."
+    "brackets the 95 % interval (bootstrap over prompts and repetitions; none where a category was measured once). Acceptance "
+    "leaves the verifier's own token out, tokens per forward counts it in. Time per token: a burst's tokens share its time. "
+    "Identical: turns whose tokens equal those of plain decoding by our engine ('none'); a difference where the two best "
+    "logits lie within 1e-3 counts as a tie. In pictures each method has one colour, and peers are hatched."
 )
-
-Table = tuple[list[str], list[list[str]]]
 
 
 def publish(folder: Path) -> list[Figures]:
-    """Write summary.json, summary.md, the pictures and report.html from what a run has recorded."""
+    """Write everything but the records, from what a run has recorded in ``folder``; nothing is decoded.
+
+    That is summary.md, .json, .csv and .tex, the pictures as PNG, SVG and PDF, and report.html. Of a run whose records are
+    gone, ``summary.json`` is read in their place. Raises ``DecoderyError`` where ``folder`` holds no run.
+    """
+    if not (folder / "run.json").is_file():
+        raise DecoderyError(f"{folder} holds no run of decodery bench: it has no run.json")
     run = json.loads((folder / "run.json").read_text())
-    records = read(folder)
-    names = list(dict.fromkeys(record.runner for record in records))
-    rows = figures(records, [name for name in names if name.partition("@")[0] == PLAIN or plots.is_peer(name)])
+    rows = _rows(folder)
     if not rows:
         return []
-    pictures = {"speed": plots.speeds(rows)}
-    references = [name for name in (PLAIN, "transformers") if name in names and len(names) > 1]
-    pictures |= {f"against-{name}": plots.categories(rows, name) for name in references}
+    named = {row.runner for row in rows}
+    references = [name for name in (PLAIN, "transformers") if name in named and len(named) > 1]
+    told = plots.Told(tables.title(run), tables.caption(run))
+    pictures = {"speed": plots.speeds(rows, told)}
+    pictures |= {f"against-{name}": plots.categories(rows, name, told) for name in references}
     if run["costs"]:
-        pictures["cost"] = plots.costs(run["costs"])
-    drawn = bool(run["config"].get("guides") or run["config"].get("parts", {}).get("guide"))
-    tables = {
-        "Methods": overall(rows, drawn),
-        **{f"Speed against {r}": by_category(rows, r) for r in references},
-    }
-    tables |= {"Tokens per forward": by_forwards(rows), "Accepted drafts": by_depth(rows)}
-    if run["footprints"]:
-        tables["Load and memory"] = footprints(run["footprints"])
-    for name, picture in pictures.items():
-        write_whole(folder / f"{name}.png", plots.png(picture))
-    write_whole(folder / "summary.json", json.dumps([row.as_dict() for row in rows], indent=1))
+        pictures["cost"] = plots.costs(run["costs"], told)
+    found = _tables(run, rows, references)
     missing = _missing(run, rows)
-    write_whole(
-        folder / "summary.md",
-        missing + "\n".join(f"## {title}\n\n{markdown(table)}" for title, table in tables.items()),
-    )
-    write_whole(
-        folder / "report.html", _page(run, missing, tables, [plots.svg(picture) for picture in pictures.values()])
-    )
+    heading = f"# {tables.title(run)}\n\n{tables.caption(run)}\n\n{missing}"
+    written: dict[str, str | bytes] = {
+        "summary.json": json.dumps([row.as_dict() for row in rows], indent=1),
+        "summary.csv": tables.comma_separated(rows, run),
+        "summary.tex": tables.latex(
+            _short(found["Methods"]), f"{tables.title(run)}. {tables.caption(run)}", run["config"]["suite"]
+        ),
+        "summary.md": heading + "\n".join(f"## {name}\n\n{tables.markdown(table)}" for name, table in found.items()),
+        "report.html": _page(run, missing, found, pictures),
+    }
+    for name, picture in pictures.items():
+        written |= {
+            f"{name}.png": plots.png(picture),
+            f"{name}.svg": plots.svg(picture),
+            f"{name}.pdf": plots.pdf(picture),
+        }
+    for name, content in written.items():
+        write_whole(folder / name, content)
     return rows
 
 
-def _missing(run: dict[str, Any], rows: Sequence[Figures]) -> str:
+def _rows(folder: Path) -> list[Figures]:
+    records = read(folder)
+    names = list(dict.fromkeys(record.runner for record in records))
+    summary = folder / "summary.json"
+    if not records and summary.is_file():
+        return [Figures(**row) for row in json.loads(summary.read_text())]
+    return figures(records, [name for name in names if name.partition("@")[0] == PLAIN or is_peer(name)])
+
+
+def _tables(run: Mapping[str, Any], rows: Sequence[Figures], references: Sequence[str]) -> dict[str, Table]:
+    drawn = bool(run["config"].get("guides") or run["config"].get("parts", {}).get("guide"))
+    others = [name for name in rows[0].ratios if name not in references]
+    found = {"Methods": tables.overall(rows, references, drawn)}
+    if others:
+        found["Speed against each peer"] = tables.by_reference(rows, others)
+    found |= {f"Speed against {name}": tables.by_category(rows, name) for name in references}
+    found |= {"Tokens per forward": tables.by_forwards(rows), "Accepted drafts": tables.by_depth(rows)}
+    if run["footprints"]:
+        found["Load and memory"] = tables.footprints(run["footprints"])
+    return {name: table for name, table in found.items() if table[1]}
+
+
+def _short(table: Table) -> Table:
+    """The columns of the first table that a paper has room for."""
+    head, body = table
+    kept = [i for i, name in enumerate(head) if name not in ("draft time", "ms/token p50", "p95", "whole tok/s")]
+    return [head[i] for i in kept], [[row[i] for i in kept] for row in body]
+
+
+def _missing(run: Mapping[str, Any], rows: Sequence[Figures]) -> str:
     """Says so where turns were left out, empty where none were."""
     turns = run["config"].get("turns", rows[0].prompts)
     if turns == rows[0].prompts:
@@ -69,113 +106,22 @@ def _missing(run: dict[str, Any], rows: Sequence[Figures]) -> str:
     return f"{turns - rows[0].prompts} of {turns} turns were left out: with the answer they exceed the model's context.\n\n"
 
 
-def overall(rows: Sequence[Figures], sampled: bool = False) -> Table:
-    """The leaderboard, fastest first; drawn answers (``sampled``) are not compared with each other."""
-    references = list(rows[0].ratios)
-    best = sorted(rows, key=lambda row: -row.speed)
-    head = ["method", "tok/s", *(f"x {name}" for name in references), "tokens/forward", "accepted", "draft time"]
-    head += ["ms/token p50", "p95", "first token s", "whole tok/s", "identical"]
-    graded = any(row.right is not None for row in rows)
-    body = [
-        [
-            row.runner,
-            f"{row.speed:.1f}",
-            *(_ratio(row, name) for name in references),
-            _figure(row.tokens_per_forward, ".2f"),
-            _figure(row.acceptance, ".0%"),
-            _figure(row.draft_share, ".1%"),
-            f"{row.p50:.1f}",
-            f"{row.p95:.1f}",
-            f"{row.first:.2f}",
-            f"{row.whole:.1f}",
-            "drawn" if sampled else f"{row.same} of {row.prompts}" + (f" ({row.ties} ties)" if row.ties else ""),
-            *([_figure(row.right, ".1%")] if graded else []),
-        ]
-        for row in best
-    ]
-    return [*head, *(["right"] if graded else [])], body
-
-
-def by_category(rows: Sequence[Figures], reference: str) -> Table:
-    """Ratio of speeds in each category."""
-    rows = [row for row in rows if reference in row.categories]
-    names = list(rows[0].categories[reference])
-    body = [
-        [row.runner, *(f"{row.categories[reference][n]:.2f}" for n in names), f"{row.ratios[reference][0]:.2f}"]
-        for row in rows
-    ]
-    return ["method", *names, "mean"], body
-
-
-def by_forwards(rows: Sequence[Figures]) -> Table:
-    """Tokens per forward in each category."""
-    rows = [row for row in rows if row.forwards]
-    names = list(rows[0].forwards)
-    body = [
-        [row.runner, *(f"{row.forwards[n]:.2f}" for n in names), f"{sum(row.forwards.values()) / len(names):.2f}"]
-        for row in rows
-    ]
-    return ["method", *names, "mean"], body
-
-
-def by_depth(rows: Sequence[Figures]) -> Table:
-    """Share of forwards that accept at least so many drafts, and what drafting costs."""
-    rows = [row for row in rows if row.at]
-    depths = (1, 2, 3, 4, 6, 8, 12)
-    body = [
-        [
-            row.runner,
-            _figure(row.draft_ms, ".2f"),
-            *(f"{row.at[d - 1]:.0%}" if d <= len(row.at) else "" for d in depths),
-        ]
-        for row in rows
-    ]
-    return ["method", "draft ms/step", *(f"at least {d}" for d in depths)], body
-
-
-def footprints(measured: dict[str, dict[str, float]]) -> Table:
-    """Seconds to load and MiB, each runner in a fresh process."""
-    body = [
-        [name, f"{f['load']:.1f}", *(f"{f[key]:.0f}" for key in ("imports", "own", "peak"))]
-        for name, f in measured.items()
-        if f
-    ]
-    return ["method", "load s", "MiB after imports", "own MiB", "peak MiB with mapped files"], body
-
-
-def markdown(table: Table) -> str:
-    """As Markdown."""
-    head, body = table
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *body))
-
-
-def _html(table: Table) -> str:
-    head, body = table
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in body)}</table>"
-
-
-def _page(run: dict[str, Any], missing: str, tables: dict[str, Table], pictures: list[str]) -> str:
+def _page(run: Mapping[str, Any], missing: str, found: Mapping[str, Table], pictures: Mapping[str, Any]) -> str:
     facts = {**run["config"], **run["machine"], "date": run["date"], "command": run["command"]}
-    told = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
     reasons = [*run["left_out"], *filter(None, [missing.strip()])]
-    left_out = "".join(f"<p class=note>{escape(reason)}</p>" for reason in reasons)
-    shown = "".join(f"<h2>{escape(title)}</h2>{_html(table)}" for title, table in tables.items())
+    filled = {
+        "title": escape(tables.title(run)),
+        "caption": escape(tables.caption(run)),
+        "notes": escape(NOTES),
+        "left_out": "".join(f"<p class=note>{escape(reason)}</p>" for reason in reasons),
+        "pictures": "".join(
+            f'<figure class="wide" tabindex="0" role="img" aria-label="{escape(name)}">{plots.inline(one)}</figure>'
+            for name, one in pictures.items()
+        ),
+        "tables": "".join(f"<h2>{escape(name)}</h2>{tables.html(table)}" for name, table in found.items()),
+        "facts": "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items()),
+    }
     page = Path(__file__).with_name("report.html").read_text()
-    filled = {"title": run["config"]["suite"], "notes": NOTES, "pictures": "".join(pictures), "tables": shown}
-    for key, value in {**filled, "left_out": left_out, "facts": told}.items():
+    for key, value in filled.items():
         page = page.replace("{{" + key + "}}", value)
     return page
-
-
-def _ratio(row: Figures, reference: str) -> str:
-    mean, low, high = row.ratios[reference]
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from decodery.bench.driver import Bench
 from decodery.bench.figures import Figures
-from decodery.bench.runners import ALL, PLAIN, Runner, methods, peer, peer_names
+from decodery.bench.runners import ALL, PLAIN, Runner, installed, methods, peer
 from decodery.bench.suites import Task
 from decodery.core.errors import BadModel, DecoderyError
 from decodery.inspect.doctor import machine
@@ -42,12 +43,18 @@ class Choice:
     parts: dict[str, Any] = field(default_factory=dict)
     """The other parts of all our methods, as a recipe has them."""
     keep: bool = False
+    repeat: int = 1
 
 
 def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -> list[Figures]:
     """Run or go on with a benchmark and publish it in ``folder``; peers that cannot run are named and left out."""
     if missing := [name for name in ("matplotlib", "psutil") if find_spec(name) is None]:
         raise DecoderyError(f"a benchmark needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    if choice.keep and choice.repeat > 1:
+        raise DecoderyError(
+            "--keep and --repeat do not go together: drafters would know the answers of the first repetition"
+        )
+    peers, absent = installed(choice.peers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,18 +63,21 @@ def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -
     if choice.parts and choice.peers:
         raise DecoderyError("the peers decode greedily here: leave out --peers, or the parts")
     models: dict[str, Model] = {}
+    for reason in absent:
+        console.print(f"[yellow]{escape(reason)}[/yellow]")
     ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models, choice.parts, choice.keep)
     runners: list[Runner] = list(ours)
     for reason in left_out:
-        console.print(f"[yellow]{reason}[/yellow]")
-    for name in peer_names(choice.peers):
+        console.print(f"[yellow]{escape(reason)}[/yellow]")
+    left_out += absent
+    for name in peers:
         try:
             runners.append(peer(name, choice.model, models[choice.backend]))
         except (DecoderyError, ImportError, RuntimeError) as error:
             left_out.append(f"{name}: {error}" if isinstance(error, BadModel) else str(error))
-            console.print(f"[yellow]{left_out[-1]}[/yellow]")
+            console.print(f"[yellow]{escape(left_out[-1])}[/yellow]")
     header = _header(choice, tasks, runners, left_out, models, console, (folder / "run.json").exists())
-    bench = Bench(models[choice.backend], runners, tasks, choice.max_new_tokens, folder, header)
+    bench = Bench(models[choice.backend], runners, tasks, choice.max_new_tokens, folder, header, choice.repeat)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("warming up")
@@ -101,6 +111,7 @@ def _header(
     with console.status("measuring the cost of a forward, load times and memory ..."):
         return {
             "config": config,
+            "model": _named(models[choice.backend]),
             "machine": machine(),
             "date": datetime.now().astimezone().isoformat(timespec="minutes"),
             "command": shlex.join(["decodery", *sys.argv[1:]]),
@@ -115,6 +126,10 @@ def _header(
 def _apart(runners: Sequence[Runner]) -> list[str]:
     """Peers, and one method of ours on each backend: the others hold the same weights."""
     return list({id(getattr(runner, "model", runner)): runner.name for runner in reversed(runners)}.values())[::-1]
+
+
+def _named(model: Model) -> str:
+    return f"{model.name} ({model.facts.parameters / 1e6:.0f} M parameters, {model.backend})"
 
 
 def _costs(model: Model) -> dict[int, float]:

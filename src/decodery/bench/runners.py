@@ -98,6 +98,11 @@ PEERS: dict[str, tuple[str, str, str]] = {
 """Peer -> its adapter, the module it needs, and what to install."""
 
 
+def is_peer(name: str) -> bool:
+    """Whether a runner is not one of our methods."""
+    return name.partition("=")[0] in PEERS
+
+
 def peer_names(text: str) -> list[str]:
     """``"transformers,openvino-lookup"`` -> names; a family's name stands for its plain and its prompt-lookup mode.
 
@@ -111,12 +116,25 @@ def peer_names(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def installed(text: str) -> tuple[list[str], list[str]]:
+    """The peers of ``peer_names`` that are installed, and why the others are left out."""
+    found, absent = list[str](), list[str]()
+    for name in peer_names(text):
+        _, module, package = PEERS[name.partition("=")[0]]
+        if importlib.util.find_spec(module) is None:
+            absent.append(f"{name} is left out: it needs pip install {package}")
+        else:
+            found.append(name)
+    return found, absent
+
+
 def peer(name: str, spec: str, model: Model) -> Runner:
     """The adapter of a peer for the model at ``spec``. Raises ``DecoderyError`` where it is not installed or cannot run it."""
     kind, _, option = name.partition("=")
-    target, module, package = PEERS[kind]
-    if importlib.util.find_spec(module) is None:
-        raise DecoderyError(f"{name} is left out: it needs pip install {package}")
+    _, absent = installed(name)
+    if absent:
+        raise DecoderyError(absent[0])
+    target, _, _ = PEERS[kind]
     place, _, adapter = target.partition(":")
     make: Any = getattr(import_module(place), adapter)
     runner: Runner = make(name, spec, model, kind.partition("-")[2], option)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,24 +10,11 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from decodery.bench.data import SOURCES
 from decodery.core.errors import DecoderyError
 
 MT_BENCH = frozenset(("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"))
 """Spec-Bench reports these categories of MT-Bench as one."""
-
-FILES = {
-    "spec-bench": ("spec_bench/question.jsonl", "data/spec_bench/question.jsonl in github.com/hemingkx/Spec-Bench"),
-    "mt-redundant": (
-        "mt_bench/question_redundant.jsonl",
-        "FastChat/fastchat/llm_judge/data/mt_bench/question_redundant.jsonl in github.com/RazvanDu/CopySpec",
-    ),
-    "humaneval": ("humaneval/HumanEval.jsonl", "data/HumanEval.jsonl.gz (unpacked) in github.com/openai/human-eval"),
-    "gsm8k": (
-        "gsm8k/test_sample.jsonl",
-        "grade_school_math/data/test.jsonl in github.com/openai/grade-school-math",
-    ),
-}
-"""Suite -> its file below ``DECODERY_DATA``, and where a user gets it."""
 
 MINI = Path(__file__).with_name("mini.jsonl")
 """The suite that comes with the package: 60 prompts in six categories, written for it and in the public domain."""
@@ -52,27 +38,22 @@ class Task:
         return f"turn {turn + 1}" if self.by_turn else self.category
 
 
-def data_dir() -> Path:
-    """``$DECODERY_DATA``, else ``../shared/data``."""
-    return Path(os.environ.get("DECODERY_DATA") or "../shared/data")
-
-
 def tasks_of(suite: str, file: Path | None = None, limit: int | None = None) -> list[Task]:
     """The tasks of a suite, at most ``limit`` of them spread evenly over its categories.
 
     ``file`` replaces the suite's own; the suite ``prompts`` has none of its own (a prompt a line, taken as it is, or
     JSONL with ``prompt`` or ``turns``). Raises ``DecoderyError`` for an unknown suite or a file that is missing or malformed.
     """
-    if suite not in (*FILES, "mini", "prompts"):
-        raise DecoderyError(f"there is no suite {suite!r}; suites: mini, {', '.join(FILES)}, prompts FILE")
+    if suite not in (*SOURCES, "mini", "prompts"):
+        raise DecoderyError(f"there is no suite {suite!r}; suites: mini, {', '.join(SOURCES)}, prompts FILE")
     if suite == "prompts" and file is None:
         raise DecoderyError("the suite prompts needs a file: decodery bench prompts FILE")
     path, hint = file or Path(), ""
     if file is None and suite == "mini":
         path = MINI
     elif file is None:
-        path = data_dir() / FILES[suite][0]
-        hint = f". Get it from {FILES[suite][1]} and set DECODERY_DATA to the folder that holds {FILES[suite][0]}"
+        path = SOURCES[suite].place()
+        hint = f". To get it from github.com/{SOURCES[suite].repository}: decodery data get {suite}"
     if not path.is_file():
         raise DecoderyError(f"no such file: {path}{hint}")
     tasks = list(_read(suite, path))

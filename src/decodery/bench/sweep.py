@@ -14,8 +14,8 @@ from time import perf_counter
 from typing import Any
 
 from decodery.bench.driver import timed
-from decodery.bench.report import Table, markdown
 from decodery.bench.runners import PLAIN, Ours, Runner, peer
+from decodery.bench.tables import Table, caption, markdown
 from decodery.core.errors import DecoderyError
 from decodery.core.files import write_whole
 from decodery.inspect.doctor import machine
@@ -86,7 +86,8 @@ def sweep(choice: Sweep, folder: Path) -> Iterator[str]:
 def told(found: dict[str, Any]) -> str:
     """The results as Markdown."""
     first, speeds = found["seconds to the first token"], found["tokens a second of a batch"]
-    parts = [f"From the shell to the first token: {found['seconds from the shell to the first token']:.2f} s.\n"]
+    parts = [f"{caption(found)}; medians of {found['config']['rounds']} rounds.\n"]
+    parts += [f"From the shell to the first token: {found['seconds from the shell to the first token']:.2f} s.\n"]
     if first:
         parts.append(f"## Seconds to the first token, by the length of the prompt\n\n{markdown(_table(first, '.3f'))}")
     if speeds:

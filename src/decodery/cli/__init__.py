@@ -1,4 +1,4 @@
-"""The command line: run, chat, compare, profile, bench, index, fit-tree, list, show, laws, doctor."""
+"""The command line: run, chat, compare, profile, bench, report, sweep, data, index, fit-tree, list, show, laws, doctor."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import sys
 from contextlib import suppress
 
-from decodery.cli import answer, figures, parts, prepare
+from decodery.cli import answer, data, figures, parts, prepare
 from decodery.cli.common import app
 
-__all__ = ["answer", "app", "figures", "main", "parts", "prepare"]
+__all__ = ["answer", "app", "data", "figures", "main", "parts", "prepare"]
 
 
 def main() -> None:

@@ -65,8 +65,10 @@ def run(
         recorder = None
         if trace is not None:
             from decodery.inspect.trace import Recorder
+            from decodery.run.spec import text_of
 
-            recorder = Recorder(loaded.name, parts.to_dict(), loaded.text)
+            unsaid = {} if parts.search else {"draft": text_of(parts.draft)}
+            recorder = Recorder(loaded.name, unsaid | parts.to_dict(), loaded.text)
         stopped = False
         try:
             for piece in pieces:
@@ -139,6 +141,7 @@ def compare(
     """Decode one prompt with several drafters and compare: speed, tokens per forward, and (greedy) identical to plain?"""
     with errors():
         from decodery.inspect.compare import compare_drafts
+        from decodery.inspect.doctor import in_a_line, machine
         from decodery.run.spec import specs
 
         words, drafts, others = text.read(prompt), chosen.drafts(), chosen.recipe()
@@ -154,6 +157,10 @@ def compare(
                     live.update(_comparison(rows))
             if not out.is_terminal:
                 out.print()
+            rounds_told = (
+                "one round" if rounds == 1 else f"medians of {rounds} rounds, in brackets the least and the most"
+            )
+            err.print(f"[dim]{escape(loaded.name)} · {escape(in_a_line(machine()))} · {rounds_told}[/dim]")
             if differing := [row for row in rows if row.identical is False]:
                 err.print(f"[red]{differing[0].draft} differs from plain decoding: {differing[0].note}[/red]")
                 raise typer.Exit(1)
@@ -167,6 +174,7 @@ def _show(piece: Any, show_draft: bool) -> None:
 
 def _comparison(rows: list[Any]) -> Table:
     table = Table("draft", "tok/s", "vs plain", "tokens/forward", "accepted", "identical", header_style="bold")
+    table.columns[1].no_wrap = True
     for row in rows:
         table.add_row(*row.cells())
     return table

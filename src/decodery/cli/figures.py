@@ -1,4 +1,4 @@
-"""Commands that measure: profile, doctor, bench."""
+"""Commands that measure: profile, doctor, bench, report, sweep."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def doctor(as_json: JSON = False, model: ModelOptions = ModelOptions(backend="au
 @command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(help="mini, spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
+        str, typer.Argument(help="mini, spec-bench, mt-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
     ],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
@@ -88,6 +88,9 @@ def bench(
     keep: Annotated[
         bool, typer.Option(help="Drafters remember the prompts before, as the papers measure them.")
     ] = False,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="So many times, runners in turns; intervals then know the machine's noise.")
+    ] = 1,
     chosen: BenchOptions = BenchOptions({"draft": "none,auto,suffix,recycling"}),  # noqa: B008
 ) -> None:
     """Time methods and peers on many prompts, in turns, and write tables, pictures and a page."""
@@ -100,12 +103,28 @@ def bench(
 
         parts = chosen.recipe().to_dict()
         parts.pop("draft", None)
-        choice = Choice(suite, model, chosen.drafts(), peers, backend, plan, max_new_tokens, parts, keep)
+        choice = Choice(suite, model, chosen.drafts(), peers, backend, plan, max_new_tokens, parts, keep, repeat)
         rows = run(choice, tasks, report, err)
         out.print(
             (report / "summary.md").read_text() if rows else "nothing was answered: all prompts exceed the context"
         )
         err.print(f"[dim]{report / 'report.html'}[/dim]")
+
+
+@command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of results of decodery bench.")]) -> None:
+    """Write the tables, pictures and page of a benchmark anew from what it recorded; nothing is decoded."""
+    with errors():
+        from importlib.util import find_spec
+
+        if find_spec("matplotlib") is None:
+            raise DecoderyError("a report needs matplotlib: pip install matplotlib")
+        silence()
+        from decodery.bench.report import publish
+
+        if not publish(folder):
+            raise DecoderyError(f"{folder} holds no answers yet: run decodery bench with --report {folder}")
+        err.print(f"[dim]{escape(str(folder / 'report.html'))}[/dim]")
 
 
 @command()

@@ -54,10 +54,15 @@ def fit_tree(
 ) -> None:
     """Fit the tree of Token Recycling to a model and prompts, for --draft recycling:template=FILE.json."""
     with errors():
-        from decodery.bench.suites import FILES, tasks_of
+        from decodery.bench.data import SOURCES
+        from decodery.bench.suites import tasks_of
         from decodery.inspect.fit_template import fit
 
-        tasks = tasks_of(prompts, None, limit) if prompts in FILES else tasks_of("prompts", Path(prompts), limit)
+        tasks = (
+            tasks_of(prompts, None, limit)
+            if prompts in ("mini", *SOURCES)
+            else tasks_of("prompts", Path(prompts), limit)
+        )
         loaded = model.load()
         messages = [text.prompt(loaded, task.turns[0]) for task in tasks]
         notes = fit(loaded, messages, output, nodes, widest, max_new_tokens, source=prompts)

@@ -42,7 +42,8 @@ class Row:
         accepted = f"{self.stats.acceptance:.0%} of {self.stats.drafted}" if self.stats.drafted else ""
         same = {True: "yes", False: "NO", None: ""}[self.identical] + (f" ({self.note})" if self.note else "")
         ratio = f"{self.speed / self.plain:.2f}x" if self.plain else ""
-        return [self.draft, f"{self.speed:.1f}", ratio, f"{self.stats.tokens_per_forward:.2f}", accepted, same]
+        spread = f" [{min(self.speeds):.0f}, {max(self.speeds):.0f}]" if len(self.speeds) > 1 else ""
+        return [self.draft, f"{self.speed:.1f}{spread}", ratio, f"{self.stats.tokens_per_forward:.2f}", accepted, same]
 
     def as_dict(self) -> dict[str, object]:
         """For ``--json``."""

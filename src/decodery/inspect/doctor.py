@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from decodery.core.values import Cap
 from decodery.inspect.overhead import overhead
 from decodery.model.model import Model
 from decodery.plan.costs import cost_curve
+
+PACKAGES = ("torch", "transformers", "decodery", "openvino", "openvino-genai", "llama-cpp-python")
+"""Packages whose versions belong to a measurement, where they are installed."""
 
 Report = dict[str, dict[str, Any]]
 
@@ -68,11 +72,33 @@ def machine() -> dict[str, Any]:
         "torch threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        **{package: version(package) for package in ("torch", "transformers", "decodery")},
+        **_versions(),
         "commit": _commit(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def in_a_line(machine: Mapping[str, Any]) -> str:
+    """Processor, versions and commit of ``machine()`` in one line; what it does not hold is left out."""
+    place = [
+        machine.get("processor"),
+        f"{machine['cores']} cores" if "cores" in machine else "",
+        machine.get("instructions"),
+    ]
+    if machine.get("cuda", "none") != "none":
+        place.append(machine["cuda"])
+    versions = [f"{name} {machine[name]}" for name in machine if name in PACKAGES and name != "decodery"]
+    ours = f"decodery {machine['decodery']} ({machine.get('commit', 'none')})" if "decodery" in machine else ""
+    return " · ".join(filter(None, [", ".join(filter(None, place)), ", ".join(filter(None, [ours, *versions]))]))
 
 
 def _commit() -> str:
@@ -85,7 +111,7 @@ def _commit() -> str:
 
 
 def _git(*command: str) -> str:
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     told = subprocess.run(
         ["git", "-C", here, *command, "--", "."], capture_output=True, text=True, check=True, timeout=10
     )
