@@ -23,6 +23,7 @@ FIXED = {
     "transformers": "#d99a00",
     "transformers-lookup": "#a87400",
     "transformers-assisted": "#c98a4b",
+    "transformers-compiled": "#8a6d1f",
     "openvino": "#6a7de8",
     "openvino-lookup": "#4656b8",
     "openvino-gguf": "#8f9ce8",

@@ -88,6 +88,7 @@ class Ours:
 PEERS: dict[str, tuple[str, str, str]] = {
     "transformers": ("decodery.bench.transformers_peer:TransformersPeer", "transformers", "transformers"),
     "transformers-lookup": ("decodery.bench.transformers_peer:TransformersPeer", "transformers", "transformers"),
+    "transformers-compiled": ("decodery.bench.transformers_peer:TransformersPeer", "transformers", "transformers"),
     "transformers-assisted": ("decodery.bench.transformers_peer:TransformersPeer", "transformers", "transformers"),
     "openvino": ("decodery.bench.openvino_peer:GenAiPeer", "openvino_genai", "openvino-genai"),
     "openvino-lookup": ("decodery.bench.openvino_peer:GenAiPeer", "openvino_genai", "openvino-genai"),

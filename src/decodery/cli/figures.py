@@ -76,7 +76,12 @@ def bench(
         str, typer.Argument(help="mini, spec-bench, mt-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
     ],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
-    peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="transformers, openvino, llamacpp (plain and lookup each), transformers-compiled, openvino-gguf."
+        ),
+    ] = "",
     limit: LIMIT = None,
     report: Annotated[Path, typer.Option(help="Folder of the results; an interrupted run goes on in it.")] = Path(
         "bench"
