@@ -13,7 +13,8 @@ import pytest
 import transformers
 
 import decodery
-from decodery.cli.groups import ModelOptions, RecipeOptions
+from decodery.cli.groups import RecipeOptions
+from decodery.cli.models import ModelOptions
 from decodery.model import early
 from decodery.model.checkpoint import tokenizer_of
 

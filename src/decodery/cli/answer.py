@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from decodery.cli.common import GREEN, err, errors, out, tell
-from decodery.cli.groups import DraftsOptions, ModelOptions, RecipeOptions, TextOptions
+from decodery.cli.common import GREEN, err, out, tell
+from decodery.cli.groups import DraftsOptions, RecipeOptions, TextOptions
+from decodery.cli.models import ModelOptions
 from decodery.cli.options import JSON, MEMORY, PLAN, PROMPT, QUIET, SEED, SHOW_DRAFT, STOP, TOKENS, command
 from decodery.core.errors import DecoderyError
 
@@ -35,12 +36,22 @@ def run(
     memory: MEMORY = None,
     as_json: JSON = False,
     quiet: QUIET = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", "-cnv", help="Go on as a chat after the answer.")
+    ] = False,
     chosen: RecipeOptions = RecipeOptions(),  # noqa: B008
     model: ModelOptions = ModelOptions(),  # noqa: B008
     text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
-    """Answer a prompt, streaming."""
-    with errors(), ExitStack() as last:
+    """Answer a prompt, streaming; with -i, a chat that begins with it."""
+    if interactive:
+        unfit = {"--json": as_json, "--trace": trace, "--stop": stop, "--time-limit": time_limit, "--raw": text.raw}
+        if named := [name for name, value in unfit.items() if value]:
+            raise DecoderyError(f"--interactive goes on as a chat, which has no {' and '.join(named)}: leave out one")
+        words = "" if prompt is None and text.file is None else text.read(prompt)
+        _talk(chosen, model, plan, memory, max_new_tokens, seed, show_draft, quiet, text.system, words)
+        return
+    with ExitStack() as last:
         words = text.read(prompt)
         model.begin(chosen)
         from decodery.draft.lib.memory import remembered
@@ -113,16 +124,31 @@ def chat(
     system: Annotated[str, typer.Option(help="System message.")] = "",
 ) -> None:
     """Talk; /help lists the commands. Ctrl-C stops an answer, Ctrl-D ends."""
-    with errors():
-        model.begin(chosen)
-        from decodery.cli.chat import Chat
-        from decodery.draft.lib.memory import remembered
+    _talk(chosen, model, plan, memory, max_new_tokens, seed, show_draft, quiet, system)
 
-        parts = chosen.recipe()
-        loaded = model.load(parts)
-        parts = chosen.sampled(parts, loaded)
-        with remembered(parts.draft, loaded, memory):
-            Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show, plan).loop()
+
+def _talk(
+    chosen: RecipeOptions,
+    model: ModelOptions,
+    plan: str,
+    memory: Path | None,
+    max_new_tokens: int,
+    seed: int | None,
+    show_draft: bool,
+    quiet: bool,
+    system: str,
+    first: str = "",
+) -> None:
+    """A conversation in the terminal; ``first``: its first message."""
+    model.begin(chosen)
+    from decodery.cli.chat import Chat
+    from decodery.draft.lib.memory import remembered
+
+    parts = chosen.recipe()
+    loaded = model.load(parts)
+    parts = chosen.sampled(parts, loaded)
+    with remembered(parts.draft, loaded, memory):
+        Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show, plan).loop(first)
 
 
 @command()
@@ -137,26 +163,25 @@ def compare(
     text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
     """Decode one prompt with several drafters and compare: speed, tokens per forward, and (greedy) identical to plain?"""
-    with errors():
-        from decodery.inspect.compare import compare_drafts
-        from decodery.run.spec import specs
+    from decodery.inspect.compare import compare_drafts
+    from decodery.run.spec import specs
 
-        words, drafts, others = text.read(prompt), chosen.drafts(), chosen.recipe()
-        loaded = model.load(*(others.replace(draft=name) for name in specs(drafts)))
-        told = text.prompt(loaded, words)
-        results = compare_drafts(loaded, told, drafts, max_new_tokens, rounds, plan, others)
-        if as_json:
-            last = [row.as_dict() for row in list(results)[-1]]
-            print(json.dumps(last))
-        else:
-            with Live(console=out, refresh_per_second=4) as live:
-                for rows in results:
-                    live.update(_comparison(rows))
-            if not out.is_terminal:
-                out.print()
-            if differing := [row for row in rows if row.identical is False]:
-                err.print(f"[red]{differing[0].draft} differs from plain decoding: {differing[0].note}[/red]")
-                raise typer.Exit(1)
+    words, drafts, others = text.read(prompt), chosen.drafts(), chosen.recipe()
+    loaded = model.load(*(others.replace(draft=name) for name in specs(drafts)))
+    told = text.prompt(loaded, words)
+    results = compare_drafts(loaded, told, drafts, max_new_tokens, rounds, plan, others)
+    if as_json:
+        last = [row.as_dict() for row in list(results)[-1]]
+        print(json.dumps(last))
+    else:
+        with Live(console=out, refresh_per_second=4) as live:
+            for rows in results:
+                live.update(_comparison(rows))
+        if not out.is_terminal:
+            out.print()
+        if differing := [row for row in rows if row.identical is False]:
+            err.print(f"[red]{differing[0].draft} differs from plain decoding: {differing[0].note}[/red]")
+            raise typer.Exit(1)
 
 
 def _show(piece: Any, show_draft: bool) -> None:

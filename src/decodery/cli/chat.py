@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from decodery.cli.lines import Lines
-from decodery.cli.words import BLOCK, ENDS, HELP, messages_in
+from decodery.cli.words import BLOCK, ENDS, HELP, messages_in, to_clipboard
 from decodery.core.errors import DecoderyError
 from decodery.core.files import write_whole
 from decodery.model.model import Model
@@ -54,9 +52,11 @@ class Chat:
         self.system = self.system if system is None else system
         self.messages = [{"role": "system", "content": self.system}] if self.system else []
 
-    def loop(self) -> None:
-        """Read, answer, repeat; until the end of input or /bye."""
+    def loop(self, first: str = "") -> None:
+        """Read, answer, repeat; until the end of input or /bye. ``first``: a message to begin with."""
         self.out.print(f"[dim]{escape(self.model.name)} · {escape(str(self.recipe.to_dict()))} · /help[/dim]")
+        if first:
+            self._heard(first, self.say)
         while True:
             try:
                 line = self._message()
@@ -70,15 +70,17 @@ class Chat:
                 continue
             if line in ENDS:
                 return
-            try:
-                if line.startswith("/"):
-                    self.command(*line.partition(" ")[::2])
-                elif line:
-                    self.say(line)
-            except (DecoderyError, OSError, UnicodeError) as error:
-                self._told(error)
-            except (EOFError, KeyboardInterrupt):  # a message that was being edited stays as it was
-                self.out.print()
+            if line:
+                self._heard(line, self.command if line.startswith("/") else self.say)
+
+    def _heard(self, line: str, act: Callable[[str], None]) -> None:
+        """Act on a line; what goes wrong is told."""
+        try:
+            act(line)
+        except (DecoderyError, OSError, UnicodeError) as error:
+            self._told(error)
+        except (EOFError, KeyboardInterrupt):  # a message that was being edited stays as it was
+            self.out.print()
 
     def _message(self) -> str:
         """A line, a pasted text of several lines, or all lines between triple quotes."""
@@ -128,8 +130,9 @@ class Chat:
         if not self.quiet:
             self.out.print(f"[dim]{escape(self.last)}[/dim]")
 
-    def command(self, name: str, argument: str) -> None:
+    def command(self, line: str) -> None:
         """One of ``HELP``."""
+        name, _, argument = line.partition(" ")
         argument = argument.strip()
         choices: dict[str, Callable[[], Any]] = {
             "/help": lambda: self.out.print("\n".join(f"{key:<18}{escape(value)}" for key, value in HELP.items())),
@@ -236,11 +239,8 @@ class Chat:
         self.out.print(f"[dim]{len(self.messages)} messages from {escape(file)}[/dim]")
 
     def copy(self) -> None:
-        """Hand the last answer to the terminal's clipboard (the escape sequence OSC 52, which most terminals know)."""
+        """Hand the last answer to the terminal's clipboard."""
         answers = [message["content"] for message in self.messages if message["role"] == "assistant"]
         if not answers:
             raise DecoderyError("there is no answer yet")
-        if not sys.stdout.isatty():
-            raise DecoderyError("there is no terminal whose clipboard could take it; /save writes a file")
-        sys.stdout.write(f"\x1b]52;c;{base64.b64encode(answers[-1].encode()).decode()}\x07")
-        sys.stdout.flush()
+        to_clipboard(answers[-1])

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from decodery.cli.settings import origins, settle
 from decodery.core.errors import DecoderyError
-from decodery.run.registry import ROLES, nearest
 
 app = typer.Typer(
     help="One decoding engine: choose how tokens are chosen.",
@@ -26,11 +26,6 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-
-COMMANDS_WITH_DEFAULTS = ("run", "chat", "compare", "profile", "bench", "index", "doctor", "fit-tree")
-PARTS = {name: role for name, role in ROLES.items() if role.recipe}
-DEFAULTS = {"backend", "change", "device", "dtype", "max_new_tokens", "model", "plan", "revision", "system", *PARTS}
-"""What a configuration file may set."""
 
 tracebacks = False
 
@@ -47,14 +42,19 @@ def _version(wanted: bool) -> None:
 def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     config: Annotated[
-        Path | None, typer.Option(envvar="DECODERY_CONFIG", help="YAML with defaults: model, draft, guide, ...")
+        Path | None,
+        typer.Option(envvar="DECODERY_CONFIG", help="YAML with an entry for each option that has another default."),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     context: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
-    """One decoding engine: choose how tokens are chosen."""
+    """One decoding engine: choose how tokens are chosen.
+
+    Every option of every command may also come from the environment (DECODERY_MODEL, DECODERY_MAX_NEW_TOKENS ...) or from the
+    configuration file; the command line counts first, then the environment, then the file.
+    """
     global tracebacks
     tracebacks = debug
     show_log()
@@ -62,58 +62,7 @@ def main_options(
     with errors():
         if config is not None and not path.is_file():
             raise DecoderyError(f"no such config file: {path}")
-        if path.is_file():
-            context.default_map = dict.fromkeys(COMMANDS_WITH_DEFAULTS, _defaults(path))
-
-
-def _defaults(path: Path) -> dict[str, Any]:
-    """What a configuration file sets, each value as it is written there, as on the command line."""
-    from decodery.core.written import from_yaml, plain
-
-    try:
-        entries = plain(from_yaml(read(path)) or {})
-    except DecoderyError as error:
-        raise DecoderyError(f"the config file {path}: {error}") from error
-    if not isinstance(entries, dict):
-        raise DecoderyError(f"{path} must be a mapping such as 'model: smollm2', not {entries!r:.40}")
-    for name, value in entries.items():
-        if name not in DEFAULTS:
-            known = f"{', '.join(sorted(DEFAULTS))}; not {name!r}.{nearest(str(name), DEFAULTS)}"
-            raise DecoderyError(f"{path} may set {known}")
-        several = name == "change" or (name in PARTS and PARTS[name].many)
-        if several and not isinstance(value, list):
-            entries[name] = [value]
-        elif not several and isinstance(value, (list, dict)):
-            raise DecoderyError(f"{path}: {name} is written as on the command line, not as {value!r:.60}")
-    return entries
-
-
-def read(path: Path) -> str:
-    """The text of a file in UTF-8; ``DecoderyError`` where it is something else."""
-    return decoded(path.read_bytes(), str(path))
-
-
-def decoded(data: bytes, name: str) -> str:
-    """Bytes in UTF-8 as text, whatever the locale says; a byte order mark is no part of it."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DecoderyError(f"{name} is not text in UTF-8: {error}") from error
-
-
-def prompt_of(prompt: str | None) -> str:
-    """The prompt; without one, and for ``-``, standard input is read as it is, unless that is a terminal."""
-    if prompt is None and sys.stdin.isatty():
-        raise DecoderyError("there is no prompt: give one, name a file with -f FILE, or pipe a text in")
-    return decoded(sys.stdin.buffer.read(), "standard input") if prompt in (None, "-") else prompt
-
-
-def text_of(spec: str) -> Any:
-    """A model's tokenizer, without the model."""
-    silence()
-    from decodery.model.load import load_text
-
-    return load_text(spec)
+        settle(context, path if path.is_file() else None)
 
 
 def silence() -> None:
@@ -162,8 +111,11 @@ GREEN = "\x1b[32m"
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Print what the user can mend and exit with 2; no traceback unless asked for."""
+def errors(context: typer.Context | None = None) -> Iterator[None]:
+    """Print what the user can mend and exit with 2; no traceback unless asked for.
+
+    ``context``: of a command, whose values from elsewhere than the command line are then named as well.
+    """
     try:
         yield
     except BrokenPipeError:  # whoever read the answer has enough of it; click then ends without a word
@@ -171,7 +123,8 @@ def errors() -> Iterator[None]:
     except (DecoderyError, OSError, UnicodeError) as error:
         if tracebacks:
             raise
-        fail(_sentence(error))
+        others = origins(context) if context is not None else ""
+        fail(_sentence(error) + (f"\n(not from the command line: {others})" if others else ""))
     except KeyboardInterrupt:
         fail("stopped", 130)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 import typer
 from rich.markup import escape
 
-from decodery.cli.common import conversation, prompt_of, read, silence
-from decodery.cli.options import BACKEND, CONTEXT, MODEL, RECIPE, THREADS, Group, parameter
+from decodery.cli.common import conversation
+from decodery.cli.options import RECIPE, Group, parameter
+from decodery.cli.reading import prompt_of, read
+from decodery.cli.settings import rank
 from decodery.cli.short import ORDER, SHORT, guides_of
 from decodery.core.errors import DecoderyError
 from decodery.run.registry import ROLES, entries, names
@@ -25,66 +26,6 @@ from decodery.run.registry import ROLES, entries, names
 if TYPE_CHECKING:
     from decodery.model.model import Model
     from decodery.run.recipe import Recipe
-
-
-@dataclass
-class ModelOptions(Group):
-    """Which model, and how it is run."""
-
-    model: MODEL = "smollm2"
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
-    device: Annotated[str, typer.Option(help="Where torch computes: auto, cpu, cuda, cuda:1, mps, xpu ...")] = "auto"
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None
-    trust_remote_code: Annotated[bool, typer.Option(help="Let the model's repository run code of its own here.")] = (
-        False
-    )
-    backend: BACKEND = "auto"
-    change: Annotated[list[str], typer.Option(help=escape(ROLES["change"].help))] = dataclasses.field(
-        default_factory=list
-    )
-    ctx_size: CONTEXT = None
-    threads: THREADS = None
-
-    def begin(self, parts: RecipeOptions) -> None:
-        """Begin to load the model, while all else is still imported, unless the parts may want another backend."""
-        silence()
-        self._share_threads()
-        if parts.plain():
-            from decodery.model.early import begin
-
-            begin(self.model, **self._options())
-
-    def load(self, *recipes: Recipe, **others: Any) -> Model:
-        """The model, loaded; ``others`` take the place of options.
-
-        With ``backend`` auto, what the parts of the recipes need decides: layer subsets and the like are to be had on torch only.
-        """
-        silence()
-        self._share_threads()
-        from decodery.core.values import Cap
-        from decodery.run.load import load
-
-        options = self._options() | others
-        if options["backend"] == "auto" and not all(recipe.needs <= {Cap.TREE} for recipe in recipes):
-            options["backend"] = "torch"
-        model = load(self.model, **options)
-        if self.ctx_size is not None:
-            if self.ctx_size > model.context:
-                raise DecoderyError(
-                    f"--ctx-size {self.ctx_size} is more than the context of {model.name}, {model.context}"
-                )
-            model.context = self.ctx_size
-        return model
-
-    def _share_threads(self) -> None:
-        """Tell all that computes, here and in child processes, how many threads to use."""
-        if self.threads is not None:
-            os.environ["DECODERY_THREADS"] = str(self.threads)
-
-    def _options(self) -> dict[str, Any]:
-        """The options of ``load``."""
-        own = ("model", "ctx_size", "threads")
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own}
 
 
 @dataclass
@@ -118,7 +59,7 @@ class RecipeOptions(Group):
     file: Path | None = None
     guided: bool = False
     """Whether anything was said of guides, be it that there should be none."""
-    draft_names: ClassVar[tuple[str, ...]] = ()
+    draft_name: ClassVar[str] = "draft"
     draft_help: ClassVar[str] = ""
 
     def declared(self) -> list[inspect.Parameter]:
@@ -126,26 +67,32 @@ class RecipeOptions(Group):
         for name, role in ROLES.items():
             if role.recipe:
                 declarations, told = [f"--{name}", *([role.flag] if role.flag else [])], role.help
+                own = name
                 if name == "draft":
-                    declarations, told = [*declarations, *self.draft_names], self.draft_help or told
+                    own, told = self.draft_name, self.draft_help or told
+                    declarations = [*dict.fromkeys((f"--{own}", *declarations))]
                 kind: Any = list[str] if role.many else str | None
                 option = typer.Option(*declarations, help=escape(told), autocompletion=_known_parts(name))
                 hint = Annotated[kind, option]
-                found.append(parameter(name, hint, self.specs.get(name, [] if role.many else None)))
+                found.append(parameter(own, hint, self.specs.get(name, [] if role.many else None)))
         for name, short in SHORT.items():
             told = f"Short for --guide {short.guide}:{name[0].upper()}; {short.off}: none."
             found.append(parameter(name, Annotated[short.kind | None, typer.Option(*short.names, help=told)], None))
         return [*found, parameter("recipe", RECIPE, None)]
 
     def given(self, values: dict[str, Any], context: typer.Context) -> Self:
-        file = values.pop("recipe")
-        told = [name for name in values if _was_typed(context, name)]
-        if file is not None and told:
-            named = " and ".join(f"--{name.replace('_', '-')}" for name in told)
+        file, told = values.pop("recipe"), {name: rank(context, name) for name in values}
+        most, own = max(told.values()), rank(context, "recipe")
+        if file is not None and most == own:
+            named = " and ".join(f"--{name.replace('_', '-')}" for name in values if told[name] == most)
             raise DecoderyError(f"--recipe names all parts already; leave out {named}, or --recipe")
+        if most > own:  # the parts come from where options count more than where the recipe comes from
+            file = None
         guided = bool(values["guide"]) or any(values[name] is not None for name in SHORT)
         values["guide"] = guides_of(values, context.meta.get(ORDER, []))
         specs = {name: value for name, value in values.items() if name not in SHORT and value not in (None, [], "")}
+        if self.draft_name in specs:
+            specs["draft"] = specs.pop(self.draft_name)
         return dataclasses.replace(self, specs={} if file else specs, file=file, guided=guided)
 
     def sampled(self, recipe: Recipe, model: Model) -> Recipe:
@@ -180,8 +127,9 @@ class RecipeOptions(Group):
 
 @dataclass
 class DraftsOptions(RecipeOptions):
-    """The same, where ``--draft`` names several drafters that are compared under the other parts."""
+    """The same, where ``--methods`` names several drafters that are compared under the other parts."""
 
+    draft_name: ClassVar[str] = "methods"
     draft_help: ClassVar[str] = "Drafters to compare, separated by commas."
 
     def drafts(self) -> str:
@@ -202,7 +150,6 @@ class DraftsOptions(RecipeOptions):
 class BenchOptions(DraftsOptions):
     """The same for ``bench``."""
 
-    draft_names: ClassVar[tuple[str, ...]] = ("--methods",)
     draft_help: ClassVar[str] = "Drafters, separated by commas; DRAFT&VERIFY, DRAFT@torch, or all-training-free."
 
 
@@ -213,9 +160,3 @@ def _known_parts(role: str) -> Callable[[str], list[str]]:
         return [name for name in names(role) if name.startswith(incomplete)]
 
     return complete
-
-
-def _was_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option came from the command line, not from a configuration file or a default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")

@@ -15,12 +15,8 @@ import typer
 from decodery.cli.common import app
 from decodery.cli.short import Ordered
 
-MODEL = Annotated[
-    str, typer.Option("--model", "-m", envvar="DECODERY_MODEL", help="Hub id, directory, .gguf file or smollm2.")
-]
-BACKEND = Annotated[
-    str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
-]
+MODEL = Annotated[str, typer.Option("--model", "-m", help="Hub id, directory, .gguf file or smollm2.")]
+BACKEND = Annotated[str, typer.Option(help="torch, openvino, or auto: the fastest there is.")]
 UNTIL_THE_END = 1 << 30
 """New tokens that stand for as many as there are until the answer or the context ends."""
 
@@ -51,9 +47,7 @@ SEED = Annotated[
 ]
 PLAN = Annotated[
     str,
-    typer.Option(
-        envvar="DECODERY_PLAN", help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all)."
-    ),
+    typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all)."),
 ]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 SHOW_DRAFT = Annotated[bool, typer.Option(help="Colour what drafts contributed.")]
@@ -66,9 +60,7 @@ QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
 CONTEXT = Annotated[
     int | None, typer.Option("--ctx-size", "-c", min=1, help="At most so many tokens, prompt and answer.")
 ]
-THREADS = Annotated[
-    int | None, typer.Option(envvar="DECODERY_THREADS", min=1, help="Threads of a forward; by default one a core.")
-]
+THREADS = Annotated[int | None, typer.Option(min=1, help="Threads of a forward; by default one a core.")]
 RECIPE = Annotated[Path | None, typer.Option(help="A recipe file in YAML or JSON instead of options for the parts.")]
 
 
@@ -103,7 +95,7 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable
         def run(context: typer.Context, **values: Any) -> None:
             from decodery.cli.common import errors
 
-            with errors():
+            with errors(context):
                 for name, group in groups.items():
                     mine = {one.name: values.pop(one.name) for one in parts[name]}
                     values[name] = group.given(mine, context)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from decodery.cli.common import read
+from decodery.cli.reading import read
 from decodery.core.errors import DecoderyError
 
 HELP = {
@@ -48,3 +50,11 @@ def messages_in(file: str) -> list[dict[str, str]]:
     if not right:
         raise DecoderyError(f"{file} holds no list of messages with a role and a content that is text")
     return [{"role": one["role"], "content": one["content"]} for one in messages]
+
+
+def to_clipboard(text: str) -> None:
+    """Hand a text to the terminal's clipboard (the escape sequence OSC 52, which most terminals know)."""
+    if not sys.stdout.isatty():
+        raise DecoderyError("there is no terminal whose clipboard could take it; /save writes a file")
+    sys.stdout.write(f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x07")
+    sys.stdout.flush()
