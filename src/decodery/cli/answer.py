@@ -17,6 +17,7 @@ from decodery.cli.common import GREEN, err, out, tell
 from decodery.cli.groups import DraftsOptions, RecipeOptions, TextOptions
 from decodery.cli.models import ModelOptions
 from decodery.cli.options import JSON, MEMORY, PLAN, PROMPT, QUIET, SEED, SHOW_DRAFT, STOP, TOKENS, command
+from decodery.cli.progress import Reading
 from decodery.core.errors import DecoderyError
 
 START = monotonic()
@@ -63,6 +64,7 @@ def run(
         loaded = model.load(parts)
         asked, parts = parts, chosen.sampled(parts, loaded)
         last.enter_context(remembered(parts.draft, loaded, memory))
+        reading = last.enter_context(Reading(quiet))
         pieces = stream(
             loaded,
             text.prompt(loaded, words),
@@ -72,6 +74,7 @@ def run(
             seed=seed,
             time_limit=time_limit,
             plan=plan,
+            progress=reading,
         )
         recorder = None
         if trace is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from decodery.cli.lines import Lines
-from decodery.cli.words import BLOCK, ENDS, HELP, messages_in, to_clipboard
+from decodery.cli.progress import Reading
+from decodery.cli.words import BLOCK, ENDS, HELP, messages_in, save_messages, to_clipboard
 from decodery.core.errors import DecoderyError
-from decodery.core.files import write_whole
 from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.plan.planner import plans
@@ -41,10 +40,12 @@ class Chat:
     last: str = ""
     session: Session = field(init=False)
     lines: Lines = field(init=False)
+    reading: Reading = field(init=False)
 
     def __post_init__(self) -> None:
         self.session = self.model.session()
         self.lines = Lines(self.out)
+        self.reading = Reading(self.quiet)
         self.reset()
 
     def reset(self, system: str | None = None) -> None:
@@ -108,14 +109,16 @@ class Chat:
                 seed=self.seed,
                 session=self.session,
                 plan=self.plan,
+                progress=self.reading,
             )
         except DecoderyError:
             self.messages.pop()
             raise
         try:
-            for piece in pieces:
-                answer += piece.text
-                self.show(piece, self.show_draft)
+            with self.reading:
+                for piece in pieces:
+                    answer += piece.text
+                    self.show(piece, self.show_draft)
         except KeyboardInterrupt:
             self.out.print(" [dim]stopped[/dim]", end="")
         except DecoderyError:
@@ -225,12 +228,7 @@ class Chat:
 
     def save(self, file: str) -> None:
         """Write the messages, whole or not at all."""
-        if not file:
-            raise DecoderyError("/save needs a file name")
-        try:
-            write_whole(file, json.dumps(self.messages, indent=1, ensure_ascii=False))
-        except OSError as error:
-            raise DecoderyError(f"the conversation is not saved: {error}") from error
+        save_messages(file, self.messages)
         self.out.print(f"[dim]saved {len(self.messages)} messages to {escape(file)}[/dim]")
 
     def load(self, file: str) -> None:

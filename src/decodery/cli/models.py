@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 
 from decodery.cli.common import silence
 from decodery.cli.options import BACKEND, CONTEXT, MODEL, THREADS, Group
+from decodery.cli.progress import waiting
 from decodery.core.errors import DecoderyError
 from decodery.run.registry import ROLES
 
@@ -88,10 +90,14 @@ class ModelOptions(LoadOptions):
         With ``backend`` auto, what the parts of the recipes need decides: layer subsets and the like are to be had on torch only.
         """
         self.prepare()
+        with waiting(f"loading {self.model}"):
+            return self._loaded(recipes, others)
+
+    def _loaded(self, recipes: Sequence[Recipe], others: Mapping[str, Any]) -> Model:
         from decodery.core.values import Cap
         from decodery.run.load import load
 
-        options = self.options() | others
+        options = self.options() | dict(others)
         if options["backend"] == "auto" and not all(recipe.needs <= {Cap.TREE} for recipe in recipes):
             options["backend"] = "torch"
         model = load(self.model, **options)

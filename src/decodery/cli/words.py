@@ -10,6 +10,7 @@ from typing import Any
 
 from decodery.cli.reading import read
 from decodery.core.errors import DecoderyError
+from decodery.core.files import write_whole
 
 HELP = {
     "/help": "this list",
@@ -50,6 +51,16 @@ def messages_in(file: str) -> list[dict[str, str]]:
     if not right:
         raise DecoderyError(f"{file} holds no list of messages with a role and a content that is text")
     return [{"role": one["role"], "content": one["content"]} for one in messages]
+
+
+def save_messages(file: str, messages: list[dict[str, str]]) -> None:
+    """Write messages, whole or not at all."""
+    if not file:
+        raise DecoderyError("/save needs a file name")
+    try:
+        write_whole(file, json.dumps(messages, indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise DecoderyError(f"the conversation is not saved: {error}") from error
 
 
 def to_clipboard(text: str) -> None:

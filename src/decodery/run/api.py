@@ -10,8 +10,8 @@ from decodery.core.defaults import default_of
 from decodery.core.errors import BadPrompt, DecoderyError
 from decodery.model.model import Model
 from decodery.model.session import Session
-from decodery.run.answer import Asked, Request, Stream
-from decodery.run.options import Options, recipe_from, template_from
+from decodery.run.answer import Asked, Stream
+from decodery.run.options import Options, Request, recipe_from, template_from
 from decodery.run.output import Output
 from decodery.run.recipe import Recipe
 
@@ -36,6 +36,7 @@ def stream(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
         options.get("seed"),
         options.get("logprobs"),
         options.get("plan") or default_of("plan", "auto"),
+        options.get("progress"),
     )
     session, template = options.get("session"), template_from(options)
     return Stream(model, _asked(model, prompt, template, session, 1 if n is None else n, recipe), recipe, request)
@@ -61,6 +62,7 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
         plan: how much to draft: "auto" (the default): the tree that promises most tokens per second, by the cost of a
             forward here (measured once, about a second) and the acceptance seen so far; "off" (all that the drafter
             proposes), or "fixed:N" (N nodes a step at most).
+        progress: called while a long prompt is read, with the prompt tokens read so far and how many there are.
         logprobs: also report each token's log-probability and that many alternatives.
         tools, documents, continue_final_message, template: what the model's chat template is given beside messages, as in
             ``apply_chat_template`` of transformers: JSON schemas or functions; documents to answer from; True to go on with

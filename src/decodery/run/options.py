@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from decodery.core.errors import DecoderyError
@@ -39,6 +40,7 @@ class Options(ChatOptions, total=False):
     logprobs: int | None
     session: Session | None
     plan: str
+    progress: Callable[[int, int], None] | None
 
 
 def template_from(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,3 +94,30 @@ def recipe_from(options: Mapping[str, Any]) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise DecoderyError(f"recipe= takes a decodery.Recipe, e.g. Recipe.from_text('draft: ngram'), not {recipe!r}")
     return recipe
+
+
+@dataclass(frozen=True)
+class Request:
+    """When to stop and what to report; the other half of a call beside the recipe."""
+
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
+    time_limit: float | None = None
+    ignore_eos: bool = False
+    seed: int | None = None
+    logprobs: int | None = None
+    plan: str = "off"
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise DecoderyError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.time_limit is not None and not self.time_limit >= 0:  # also refuses NaN
+            raise DecoderyError(f"time_limit is a number of seconds, 0 or more, not {self.time_limit}")
+        if self.seed is not None and self.seed < 0:
+            raise DecoderyError(f"seed must be 0 or more, not {self.seed}; without one, each run is different")
+        if self.progress is not None and not callable(self.progress):
+            raise DecoderyError(f"progress= is a function of (tokens read, tokens in all), not {self.progress!r:.60}")
+        if not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise DecoderyError(f"stop takes non-empty texts and token ids, not {list(self.stop)!r}")
