@@ -125,9 +125,12 @@ def chat(
     chosen: RecipeOptions = RecipeOptions(),  # noqa: B008
     model: ModelOptions = ModelOptions(),  # noqa: B008
     system: Annotated[str, typer.Option(help="System message.")] = "",
+    raw: Annotated[
+        bool, typer.Option(help="Show answers as they are; a terminal else renders their Markdown.")
+    ] = False,
 ) -> None:
     """Talk; /help lists the commands. Ctrl-C stops an answer, Ctrl-D ends."""
-    _talk(chosen, model, plan, memory, max_new_tokens, seed, show_draft, quiet, system)
+    _talk(chosen, model, plan, memory, max_new_tokens, seed, show_draft, quiet, system, raw=raw)
 
 
 def _talk(
@@ -141,6 +144,7 @@ def _talk(
     quiet: bool,
     system: str,
     first: str = "",
+    raw: bool = False,
 ) -> None:
     """A conversation in the terminal; ``first``: its first message."""
     model.begin(chosen)
@@ -151,7 +155,7 @@ def _talk(
     loaded = model.load(parts)
     parts = chosen.sampled(parts, loaded)
     with remembered(parts.draft, loaded, memory):
-        Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show, plan).loop(first)
+        Chat(loaded, parts, system, max_new_tokens, seed, show_draft, quiet, out, _show, plan, raw).loop(first)
 
 
 @command()

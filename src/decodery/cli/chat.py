@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from decodery.cli.lines import Lines
+from decodery.cli.markdown import Rendered
 from decodery.cli.progress import Reading
 from decodery.cli.words import BLOCK, ENDS, HELP, messages_in, save_messages, to_clipboard
 from decodery.core.errors import DecoderyError
@@ -36,6 +38,7 @@ class Chat:
     out: Console
     show: Callable[[Piece, bool], None]
     plan: str = "off"
+    raw: bool = False
     messages: list[dict[str, str]] = field(default_factory=list)
     last: str = ""
     session: Session = field(init=False)
@@ -67,7 +70,7 @@ class Chat:
                 self.out.print()
                 continue
             except (DecoderyError, UnicodeError) as error:
-                self._told(error)
+                self.out.print(f"[red]{escape(str(error))}[/red]")
                 continue
             if line in ENDS:
                 return
@@ -79,7 +82,7 @@ class Chat:
         try:
             act(line)
         except (DecoderyError, OSError, UnicodeError) as error:
-            self._told(error)
+            self.out.print(f"[red]{escape(str(error))}[/red]")
         except (EOFError, KeyboardInterrupt):  # a message that was being edited stays as it was
             self.out.print()
 
@@ -92,9 +95,6 @@ class Chat:
         while not text.rstrip().endswith(BLOCK):
             text += "\n" + self.lines.read("... ")
         return text.rstrip().removesuffix(BLOCK).strip()
-
-    def _told(self, error: Exception) -> None:
-        self.out.print(f"[red]{escape(str(error))}[/red]")
 
     def say(self, text: str) -> None:
         """Answer a message; an interrupted answer stays in the conversation as far as it came."""
@@ -115,23 +115,27 @@ class Chat:
             self.messages.pop()
             raise
         try:
-            with self.reading:
+            with closing(pieces), self.reading, self._screen() as show:
                 for piece in pieces:
                     answer += piece.text
-                    self.show(piece, self.show_draft)
+                    show(piece)
         except KeyboardInterrupt:
             self.out.print(" [dim]stopped[/dim]", end="")
         except DecoderyError:
             self.messages.pop()
             raise
-        finally:
-            pieces.close()
         self.out.print()
         self.messages.append({"role": "assistant", "content": answer})
         stats = pieces.output.stats
         self.last = f"{stats.line()} · {stats.cached_tokens} of {stats.prompt_tokens} prompt tokens from the cache"
         if not self.quiet:
             self.out.print(f"[dim]{escape(self.last)}[/dim]")
+
+    def _screen(self) -> AbstractContextManager[Callable[[Piece], None]]:
+        """What shows the pieces of an answer: rendered on a terminal, else as they are."""
+        if self.out.is_terminal and not self.raw and not self.show_draft:
+            return Rendered()
+        return nullcontext(lambda piece: self.show(piece, self.show_draft))
 
     def command(self, line: str) -> None:
         """One of ``HELP``."""
@@ -178,10 +182,10 @@ class Chat:
         elif name == "plan":
             plans(value, self.model, self.recipe.draft, [1])  # refuses what is none
             self.plan = value
-        elif name == "show-draft":
+        elif name in ("show-draft", "raw"):
             if value not in ("on", "off"):
-                raise DecoderyError("/set show-draft takes on or off")
-            self.show_draft = value == "on"
+                raise DecoderyError(f"/set {name} takes on or off")
+            setattr(self, name.replace("-", "_"), value == "on")
         elif not name or not value:
             raise DecoderyError("/set takes a name and a value, e.g. /set temperature 0.7")
         else:

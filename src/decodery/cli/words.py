@@ -14,7 +14,7 @@ from decodery.core.files import write_whole
 
 HELP = {
     "/help": "this list",
-    "/set NAME VALUE": "max-tokens, seed, plan, show-draft; or a guide's first parameter: /set temperature 0.7",
+    "/set NAME VALUE": "max-tokens, seed, plan, show-draft, raw; or a guide's first parameter: /set temperature 0.7",
     "/show": "the settings, and how long the conversation is",
     "/draft SPEC": "choose another drafter, e.g. /draft ngram:max=4",
     "/guide SPEC ...": "choose guides, e.g. /guide temperature:0.7 top-p:0.9; none clears them",
