@@ -16,6 +16,7 @@ from decodery.core import former
 if TYPE_CHECKING:
     from decodery.core.errors import DecoderyError
     from decodery.draft.lib.memory import load_memory, save_memory
+    from decodery.inspect.compare import compare
     from decodery.model.model import Model
     from decodery.model.resolve import resolve
     from decodery.run.answer import Stream
@@ -32,6 +33,7 @@ __all__ = [
     "Output",
     "Recipe",
     "Stream",
+    "compare",
     "decode",
     "load",
     "load_memory",
@@ -45,6 +47,7 @@ _HOMES = {
     "decode": "decodery.run.api",
     "stream": "decodery.run.api",
     "score": "decodery.run.score",
+    "compare": "decodery.inspect.compare",
     "Output": "decodery.run.output",
     "Stream": "decodery.run.answer",
     "load": "decodery.run.load",

@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
@@ -19,6 +19,9 @@ from decodery.cli.models import ModelOptions
 from decodery.cli.options import JSON, MEMORY, PLAN, PROMPT, QUIET, SEED, SHOW_DRAFT, STOP, TOKENS, command
 from decodery.cli.progress import Reading
 from decodery.core.errors import DecoderyError
+
+if TYPE_CHECKING:
+    from decodery.inspect.compare import Comparison
 
 START = monotonic()
 """When this process began to read its own code."""
@@ -170,20 +173,20 @@ def compare(
     text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
     """Decode one prompt with several drafters and compare: speed, tokens per forward, and (greedy) identical to plain?"""
-    from decodery.inspect.compare import compare_drafts
+    from decodery.inspect.compare import compared
+    from decodery.inspect.compare import table as told_of
     from decodery.run.spec import specs
 
     words, drafts, others = text.read(prompt), chosen.drafts(), chosen.recipe()
     loaded = model.load(*(others.replace(draft=name) for name in specs(drafts)))
-    told = text.prompt(loaded, words)
-    results = compare_drafts(loaded, told, drafts, max_new_tokens, rounds, plan, others)
+    asked = text.prompt(loaded, words)
+    results = compared(loaded, asked, drafts, rounds, others, max_new_tokens=max_new_tokens, plan=plan)
     if as_json:
-        last = [row.as_dict() for row in list(results)[-1]]
-        print(json.dumps(last))
+        print(json.dumps([row.as_dict() for row in list(results)[-1]]))
     else:
         with Live(console=out, refresh_per_second=4) as live:
             for rows in results:
-                live.update(_comparison(rows))
+                live.update(_comparison(told_of(rows)))
         if not out.is_terminal:
             out.print()
         if differing := [row for row in rows if row.identical is False]:
@@ -197,8 +200,8 @@ def _show(piece: Any, show_draft: bool) -> None:
     tell(piece.text[drafted:])
 
 
-def _comparison(rows: list[Any]) -> Table:
-    table = Table("draft", "tok/s", "vs plain", "tokens/forward", "accepted", "identical", header_style="bold")
-    for row in rows:
-        table.add_row(*row.cells())
+def _comparison(lines: Comparison) -> Table:
+    table = Table(*lines.titles, header_style="bold")
+    for line in lines:
+        table.add_row(*map(escape, line.cells()))
     return table
