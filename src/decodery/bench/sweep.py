@@ -22,6 +22,7 @@ from decodery.inspect.doctor import machine
 from decodery.model.model import Model
 from decodery.run.api import decode
 from decodery.run.load import load
+from decodery.run.recipe import Recipe
 
 NEW = 64
 """New tokens of each text of a batch."""
@@ -53,6 +54,12 @@ def sweep(choice: Sweep, folder: Path) -> Iterator[str]:
 
     The tokens of the prompts mean nothing: what a prompt says changes neither what its pass nor what plain decoding costs.
     """
+    for name in choice.methods:
+        Recipe.of(draft=name)  # says what is wrong before anything is loaded
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DecoderyError(f"cannot write the report to {folder}: {error}") from error
     model = load(choice.model, **choice.loading)
     peers_fit(choice.loading)
     if too_long := [length for length in choice.lengths if length + NEW >= model.context]:
@@ -81,7 +88,6 @@ def sweep(choice: Sweep, folder: Path) -> Iterator[str]:
         "seconds to the first token": first,
         "tokens a second of a batch": speeds,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "sweep.json", json.dumps(found, indent=1))
     write_whole(folder / "sweep.md", told(found))
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from decodery.cli.common import GREEN, err, out, tell
+from decodery.cli.common import GREEN, can_be_written, err, out, sound, tell
 from decodery.cli.groups import DraftsOptions, RecipeOptions, TextOptions
 from decodery.cli.models import ModelOptions
 from decodery.cli.options import JSON, MEMORY, PLAN, PROMPT, QUIET, SEED, SHOW_DRAFT, STOP, TOKENS, command
@@ -35,7 +35,7 @@ def run(
     seed: SEED = None,
     show_draft: SHOW_DRAFT = False,
     trace: Annotated[Path | None, typer.Option(help="Write a page that shows every step.")] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    time_limit: Annotated[float | None, typer.Option(min=0, help="Seconds.")] = None,
     plan: PLAN = "auto",
     memory: MEMORY = None,
     as_json: JSON = False,
@@ -61,8 +61,8 @@ def run(
         from decodery.draft.lib.memory import remembered
         from decodery.run.api import stream
 
-        if trace is not None and not trace.absolute().parent.is_dir():
-            raise DecoderyError(f"cannot write the trace: there is no folder {trace.absolute().parent}")
+        if trace is not None:
+            can_be_written("trace", trace)
         parts = chosen.recipe()
         loaded = model.load(parts)
         asked, parts = parts, chosen.sampled(parts, loaded)
@@ -150,6 +150,7 @@ def _talk(
     raw: bool = False,
 ) -> None:
     """A conversation in the terminal; ``first``: its first message."""
+    sound("system", system)
     model.begin(chosen)
     from decodery.cli.chat import Chat
     from decodery.draft.lib.memory import remembered
@@ -166,7 +167,7 @@ def compare(
     prompt: PROMPT = None,
     max_new_tokens: TOKENS = 128,
     plan: PLAN = "auto",
-    rounds: Annotated[int, typer.Option(help="Interleaved repetitions; the median counts.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved repetitions; the median counts.")] = 1,
     as_json: JSON = False,
     chosen: DraftsOptions = DraftsOptions({"draft": "none,ngram,recycling,suffix,auto"}),  # noqa: B008
     model: ModelOptions = ModelOptions(),  # noqa: B008

@@ -87,8 +87,23 @@ def show_log() -> None:
         library.addHandler(Told())
 
 
+def sound(option: str, text: str) -> None:
+    """Raise ``DecoderyError`` where an option's text came as bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DecoderyError(f"--{option} is no text in UTF-8 at character {error.start}") from error
+
+
+def can_be_written(option: str, path: Path) -> None:
+    """Raise ``DecoderyError`` where what an option names cannot be written, which is better said before the work."""
+    if not path.absolute().parent.is_dir():
+        raise DecoderyError(f"--{option} {path} cannot be written: there is no folder {path.absolute().parent}")
+
+
 def conversation(model: Any, text: str, system: str, raw: bool) -> Any:
     """The prompt as a conversation, or as it is where that is wanted or the model has no chat template."""
+    sound("system", system)
     if raw or model.text.tokenizer.chat_template is None:
         if system:
             why = "--raw takes the prompt as it is" if raw else f"{model.name} has no chat template"

@@ -107,7 +107,9 @@ def bench(
 
 @command()
 def sweep(
-    methods: Annotated[str, typer.Option(help="Drafters, separated by commas.")] = "none,auto",
+    methods: Annotated[
+        str, typer.Option("--methods", "--draft", "-d", help="Drafters, separated by commas.")
+    ] = "none,auto",
     lengths: Annotated[str, typer.Option(help="Prompts of so many tokens.")] = "100,1000,4000",
     batches: Annotated[str, typer.Option(help="So many texts at once.")] = "1,2,4,8",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved repetitions; the median counts.")] = 3,

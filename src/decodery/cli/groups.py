@@ -29,11 +29,21 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class TextOptions(Group):
-    """How the prompt becomes the model's input."""
+class StyleOptions(Group):
+    """How a prompt becomes the model's input."""
 
     raw: Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")] = False
     system: Annotated[str, typer.Option("--system", "--system-prompt", "-sys", help="System message.")] = ""
+
+    def prompt(self, model: Model, text: str) -> Any:
+        """What to decode."""
+        return conversation(model, text, self.system, self.raw)
+
+
+@dataclass
+class TextOptions(StyleOptions):
+    """The same, and a file that the prompt may come from."""
+
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None
 
     def read(self, prompt: str | None) -> str:
@@ -43,12 +53,8 @@ class TextOptions(Group):
         if prompt is not None:
             raise DecoderyError("a prompt and --file are both given: leave out one of them")
         if not self.file.is_file():
-            raise DecoderyError(f"no such file: {self.file}")
+            raise DecoderyError(f"--file: there is no such file: {self.file}")
         return read(self.file)
-
-    def prompt(self, model: Model, text: str) -> Any:
-        """What to decode."""
-        return conversation(model, text, self.system, self.raw)
 
 
 @dataclass
@@ -59,6 +65,8 @@ class RecipeOptions(Group):
     file: Path | None = None
     guided: bool = False
     """Whether anything was said of guides, be it that there should be none."""
+    short: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The guides that short options stand for, with the names of these."""
     draft_name: ClassVar[str] = "draft"
     draft_help: ClassVar[str] = ""
 
@@ -93,7 +101,12 @@ class RecipeOptions(Group):
         specs = {name: value for name, value in values.items() if name not in SHORT and value not in (None, [], "")}
         if self.draft_name in specs:
             specs["draft"] = specs.pop(self.draft_name)
-        return dataclasses.replace(self, specs={} if file else specs, file=file, guided=guided)
+        short = {
+            f"{one.guide}:{values[name]}": name.replace("_", "-")
+            for name, one in SHORT.items()
+            if values[name] is not None
+        }
+        return dataclasses.replace(self, specs={} if file else specs, file=file, guided=guided, short=short)
 
     def sampled(self, recipe: Recipe, model: Model) -> Recipe:
         """The recipe, with the guides of the model's own sampling where nothing was said of guides."""
@@ -122,7 +135,21 @@ class RecipeOptions(Group):
             if not self.file.is_file():
                 raise DecoderyError(f"no such recipe file: {self.file}")
             return Recipe.from_text(read(self.file))
-        return Recipe.of(**self.specs)
+        try:
+            return Recipe.of(**self.specs)
+        except DecoderyError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: DecoderyError) -> DecoderyError:
+        """The error, with the name of the short option whose guide it is about, if there is one."""
+        from decodery.run.spec import part
+
+        for spec, option in self.short.items():
+            try:
+                part("guide", spec)
+            except DecoderyError as own:
+                return DecoderyError(f"--{option}: {own}")
+        return error
 
 
 @dataclass
@@ -143,7 +170,7 @@ class DraftsOptions(RecipeOptions):
         if self.file is not None:
             return super().recipe()
         others = {role: spec for role, spec in self.specs.items() if role != "draft"}
-        return RecipeOptions(others).recipe()
+        return RecipeOptions(others, short=self.short).recipe()
 
 
 @dataclass

@@ -14,6 +14,7 @@ import typer
 
 from decodery.cli.common import app
 from decodery.cli.short import Ordered
+from decodery.core.errors import DecoderyError
 
 MODEL = Annotated[str, typer.Option("--model", "-m", help="Hub id, directory, .gguf file or smollm2.")]
 BACKEND = Annotated[str, typer.Option(help="torch, openvino, or auto: the fastest there is.")]
@@ -22,11 +23,25 @@ UNTIL_THE_END = 1 << 30
 
 
 def _tokens(count: int) -> int:
+    if count < 1 and count != -1:
+        raise typer.BadParameter(f"a number of tokens is 1 or more, or -1: until the end; not {count}")
     return UNTIL_THE_END if count == -1 else count
 
 
 def _seed(seed: int | None) -> int | None:
+    if seed is not None and seed < -1:
+        raise typer.BadParameter(f"a seed is 0 or more, or -1: another each time; not {seed}")
     return None if seed == -1 else seed
+
+
+def _plan(plan: str) -> str:
+    from decodery.core.written import amount
+
+    try:
+        amount(plan)
+    except DecoderyError as error:
+        raise typer.BadParameter(str(error)) from error
+    return plan
 
 
 TOKENS = Annotated[
@@ -47,11 +62,11 @@ SEED = Annotated[
 ]
 PLAN = Annotated[
     str,
-    typer.Option(help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all)."),
+    typer.Option(callback=_plan, help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all)."),
 ]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 SHOW_DRAFT = Annotated[bool, typer.Option(help="Colour what drafts contributed.")]
-LIMIT = Annotated[int | None, typer.Option(help="At most so many prompts, spread over the categories.")]
+LIMIT = Annotated[int | None, typer.Option(min=1, help="At most so many prompts, spread over the categories.")]
 MEMORY = Annotated[
     Path | None,
     typer.Option(help="Keep what the drafter learns in this file: read if it is there, written at the end."),

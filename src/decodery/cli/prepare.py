@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from decodery.cli.common import err
-from decodery.cli.groups import TextOptions
+from decodery.cli.common import can_be_written, err
+from decodery.cli.groups import StyleOptions
 from decodery.cli.models import ModelOptions, NameOptions
 from decodery.cli.options import JSON, LIMIT, TOKENS, command
 
@@ -27,6 +27,7 @@ def index(
 
     from decodery.draft.lib.store import index as build
 
+    can_be_written("output", output)
     start, text = perf_counter(), model.text()
     store = build(files, text.pieces, text.fingerprint, output, model=model.model)
     facts = {"store": str(output), "tokens": len(store), "seconds": round(perf_counter() - start, 2)}
@@ -40,7 +41,7 @@ def index(
 def fit_tree(
     prompts: Annotated[str, typer.Argument(help="A text file, a prompt a line, or a suite such as spec-bench.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The template to write, FILE.json.")],
-    nodes: Annotated[int, typer.Option(help="Nodes of the tree; a forward computes one row more.")] = 16,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the tree; a forward computes one row more.")] = 16,
     widest: Annotated[str, typer.Option(help="Where to choose from: published, or all RANKSxDEPTH, e.g. 4x3.")] = (
         "published"
     ),
@@ -48,12 +49,13 @@ def fit_tree(
     max_new_tokens: TOKENS = 64,
     as_json: JSON = False,
     model: ModelOptions = ModelOptions(),  # noqa: B008
-    text: TextOptions = TextOptions(),  # noqa: B008
+    text: StyleOptions = StyleOptions(),  # noqa: B008
 ) -> None:
     """Fit the tree of Token Recycling to a model and prompts, for --draft recycling:template=FILE.json."""
     from decodery.bench.suites import FILES, tasks_of
     from decodery.inspect.fit_template import fit
 
+    can_be_written("output", output)
     tasks = tasks_of(prompts, None, limit) if prompts in FILES else tasks_of("prompts", Path(prompts), limit)
     loaded = model.load()
     messages = [text.prompt(loaded, task.turns[0]) for task in tasks]
