@@ -47,6 +47,7 @@ BAD: dict[str, list[str]] = {
     "plan": ["nonsense", "fixed:x", "fixed:-1"],
     "stop": [""],
     "system": ["\udcff"],
+    "text": ["w5"],  # beside the prompt
     "file": ["/nowhere", "FOLDER"],
     "recipe": ["/nowhere", "FOLDER"],
     "memory": ["/nowhere/memory", "FOLDER"],

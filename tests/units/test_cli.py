@@ -257,7 +257,7 @@ def test_interrupt_stops_the_answer_not_the_chat(tiny: str, monkeypatch: Any) ->
         (["run", "w5", "-m", "TINY", "--constrain", "regex:a"], "llguidance cannot read this one"),
         (["run", "w5", "-m", "TINY", "--dtype", "float99"], "dtype float99 cannot be computed in"),
         (["list", "nonsense"], "there is no role"),
-        (["show", "nonsense"], "no draft part is called"),
+        (["show", "nonsense"], "no part is called"),
         (["compare", "x", "-d", ",", "-m", "TINY"], "name drafters"),
     ],
 )

@@ -52,7 +52,7 @@ def run(
         unfit = {"--json": as_json, "--trace": trace, "--stop": stop, "--time-limit": time_limit, "--raw": text.raw}
         if named := [name for name, value in unfit.items() if value]:
             raise DecoderyError(f"--interactive goes on as a chat, which has no {' and '.join(named)}: leave out one")
-        words = "" if prompt is None and text.file is None else text.read(prompt)
+        words = text.read(prompt) if text.told or prompt is not None else ""
         _talk(chosen, model, plan, memory, max_new_tokens, seed, show_draft, quiet, text.system, words)
         return
     with ExitStack() as last:

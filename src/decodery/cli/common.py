@@ -13,11 +13,25 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from decodery.cli.settings import origins, settle
 from decodery.core.errors import DecoderyError
+from decodery.run.registry import nearest
+
+
+class Commands(TyperGroup):
+    """The commands; a name that is none of theirs is told with those there are."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            ctx.fail(f"There is no command {args[0]!r}.{nearest(args[0], known)} Commands: {', '.join(known)}.")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
+    cls=Commands,
     help="One decoding engine: choose how tokens are chosen.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -138,8 +152,9 @@ def errors(context: typer.Context | None = None) -> Iterator[None]:
     except (DecoderyError, OSError, UnicodeError) as error:
         if tracebacks:
             raise
-        others = origins(context) if context is not None else ""
-        fail(_sentence(error) + (f"\n(not from the command line: {others})" if others else ""))
+        said = _sentence(error)
+        others = origins(context, said) if context is not None else ""
+        fail(said + (f"\n(not from the command line: {others})" if others else ""))
     except KeyboardInterrupt:
         fail("stopped", 130)
 

@@ -73,7 +73,7 @@ def doctor(as_json: JSON = False, model: ModelOptions = ModelOptions(backend="au
 def bench(
     suite: Annotated[
         str, typer.Argument(help="mini, spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
-    ],
+    ] = "mini",
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
     limit: LIMIT = None,

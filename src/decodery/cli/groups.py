@@ -45,16 +45,33 @@ class TextOptions(StyleOptions):
     """The same, and a file that the prompt may come from."""
 
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None
+    text: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, as other tools take it.")] = None
 
     def read(self, prompt: str | None) -> str:
         """The text of the prompt: given, in the file, or on standard input."""
-        if self.file is None:
-            return prompt_of(prompt)
-        if prompt is not None:
-            raise DecoderyError("a prompt and --file are both given: leave out one of them")
-        if not self.file.is_file():
-            raise DecoderyError(f"--file: there is no such file: {self.file}")
-        return read(self.file)
+        given = {"a prompt": prompt, "--prompt": self.text, "--file": self.file}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) > 1:
+            raise DecoderyError(f"{' and '.join(named)} are both given: leave out one of them")
+        words = (
+            self._in_file(self.file) if self.file is not None else prompt_of(self.text if prompt is None else prompt)
+        )
+        if not words.strip() and not self.raw:
+            raise DecoderyError(f"the prompt is empty{f': there is nothing in {self.file}' if self.file else ''}")
+        return words
+
+    @property
+    def told(self) -> bool:
+        """Whether an option says what the prompt is."""
+        return self.file is not None or self.text is not None
+
+    @staticmethod
+    def _in_file(file: Path) -> str:
+        if file.is_dir():
+            raise DecoderyError(f"--file: {file} is a folder; name a file in it")
+        if not file.is_file():
+            raise DecoderyError(f"--file: there is no such file: {file}")
+        return read(file)
 
 
 @dataclass

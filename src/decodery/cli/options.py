@@ -111,6 +111,8 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable
             from decodery.cli.common import errors
 
             with errors(context):
+                if context.args:
+                    raise DecoderyError(_too_many(context, values))
                 for name, group in groups.items():
                     mine = {one.name: values.pop(one.name) for one in parts[name]}
                     values[name] = group.given(mine, context)
@@ -119,10 +121,18 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable
         flat = [context, *own, *(one for group in parts.values() for one in group)]
         run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in flat}
-        app.command(name, cls=Ordered)(run)
+        app.command(name, cls=Ordered, context_settings={"allow_extra_args": True})(run)
         return function
 
     return register
+
+
+def _too_many(context: typer.Context, values: dict[str, Any]) -> str:
+    """What to say of arguments that a command does not take."""
+    more = " ".join(context.args)
+    if "prompt" in values:
+        return f"{more!r} comes after the prompt {values['prompt']!r}: put a prompt of several words in quotes"
+    return f"{context.info_name} takes no argument {more!r}; decodery {context.info_name} --help tells what it takes"
 
 
 def parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:

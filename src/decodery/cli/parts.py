@@ -12,9 +12,9 @@ from rich.table import Table
 
 from decodery.cli.common import out
 from decodery.cli.options import JSON, command
-from decodery.core.errors import DecoderyError
+from decodery.core.errors import DecoderyError, UnknownPart
 from decodery.run.catalogue import example, facts, parameters
-from decodery.run.registry import ROLES, entries, find, role_of
+from decodery.run.registry import ROLES, entries, find, nearest, role_of
 
 
 @command("list")
@@ -24,6 +24,8 @@ def list_parts(
 ) -> None:
     """The parts there are, in a line each; --json tells their papers and needs as well."""
     if role:
+        if role not in ROLES and role in {entry.name for entry in entries()}:
+            raise DecoderyError(f"{role} is a part, not a role: decodery show {role}. The roles are {', '.join(ROLES)}")
         role_of(role)
     rows = [facts(entry) for entry in entries() if role in ("", entry.role)]
     if as_json:
@@ -44,6 +46,9 @@ def show(
 
     role, slash, short = name.rpartition("/")
     found = [e for e in entries() if e.name == short and (not slash or e.role == role)]
+    if not found and not slash and ":" not in name:
+        known = [entry.name for entry in entries()]
+        raise UnknownPart(f"no part is called {name!r}.{nearest(name, known)} decodery list tells which there are")
     for entry in found or [find(role or "draft", short or name)]:
         kind: Any = entry.part
         out.print(f"[bold]{entry.role} part {entry.name}[/bold]")

@@ -18,7 +18,7 @@ def decoded(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DecoderyError(f"{name} is not text in UTF-8: {error}") from error
+        raise DecoderyError(f"{name} is not text in UTF-8: {error}; convert it first (iconv -t utf-8)") from error
 
 
 def prompt_of(prompt: str | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from decodery.run.registry import nearest
 
 LOG = logging.getLogger(__name__)
 PREFIX = "DECODERY_"
+WORD = re.compile(r"\w{2,}")
 OTHERS = ("cache", "config", "data", "debug", "laws_seed")
 """What the environment may say that is an option of no command."""
 KEY = "decodery.settings"
@@ -82,10 +84,17 @@ def origin(context: typer.Context, name: str | None) -> str:
     return settings(context)[name].origin if name and source is not None and source.name == "DEFAULT_MAP" else ""
 
 
-def origins(context: typer.Context) -> str:
-    """All values that came from elsewhere than the command line, and where from; empty where there are none."""
-    told = [(origin(context, name), value) for name, value in context.params.items()]
-    return ", ".join(f"{value!s} from {where}" for where, value in told if where)
+def origins(context: typer.Context, message: str) -> str:
+    """Where values that a message may be about came from, if not from the command line; empty where there are none.
+
+    A message may be about a value if it has a word of it, or a word of its option's name.
+    """
+    said, found = set(WORD.findall(message.lower())), []
+    for name, value in context.params.items():
+        where = origin(context, name)
+        if where and said & set(WORD.findall(f"{name.replace('_', ' ')} {value}".lower())):
+            found.append(f"{value!s} from {where}")
+    return ", ".join(found)
 
 
 def _from_environment(options: Mapping[str, Any]) -> Settings:

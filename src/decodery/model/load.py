@@ -182,7 +182,7 @@ def _device(device: str | torch.device) -> torch.device:
         place = torch.device(device)
         torch.empty(0, device=place)
     except Exception as error:  # each device has its own kind: AssertionError, RuntimeError, ImportError ...
-        raise BadModel(f"device={device} cannot be used here: {first_line(error)}") from error
+        raise BadModel(f"device={device} cannot be used here: {first_line(error)}; use auto or cpu") from error
     if place.type == "meta":
         raise BadModel("device=meta holds no weights; use cpu or an accelerator")
     return place
