@@ -21,6 +21,7 @@ class Rendered:
         self._console = console or Console(highlight=False)
         self._rest, self._drawn = "", 0.0
         self._live: Any = None
+        self._begun = False
 
     def __enter__(self) -> Self:
         return self
@@ -50,8 +51,10 @@ class Rendered:
     def _print(self, block: str) -> None:
         self._clear()
         if block.strip():
+            if self._begun:
+                self._console.print()
             self._console.print(rendered(block))
-            self._console.print()
+            self._begun = True
 
     def _clear(self) -> None:
         """Take the picture of the block that grew away."""
