@@ -17,6 +17,7 @@ from decodery.core.defaults import wait_passively
 if TYPE_CHECKING:
     from decodery.core.errors import DecoderyError
     from decodery.draft.lib.memory import load_memory, save_memory
+    from decodery.inspect.compare import compare
     from decodery.model.model import Model
     from decodery.model.resolve import resolve
     from decodery.run.answer import Stream
@@ -33,6 +34,7 @@ __all__ = [
     "Output",
     "Recipe",
     "Stream",
+    "compare",
     "decode",
     "load",
     "load_memory",
@@ -46,6 +48,7 @@ _HOMES = {
     "decode": "decodery.run.api",
     "stream": "decodery.run.api",
     "score": "decodery.run.score",
+    "compare": "decodery.inspect.compare",
     "Output": "decodery.run.output",
     "Stream": "decodery.run.answer",
     "load": "decodery.run.load",

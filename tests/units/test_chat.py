@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -18,7 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from decodery.cli.markdown import Rendered, split
+from decodery.run.output import Piece
+
+from ..cases.text_common import byte_level
+from ..cases.text_common import network as byte_network
 from .test_cli import tiny  # noqa: F401
 
 PATIENCE = 60.0
@@ -95,6 +103,8 @@ def test_a_conversation_on_a_terminal(tiny: str, tmp_path: Path) -> None:  # noq
             ("/set max-tokens none", "takes a whole number"),
             ("/set seed 3", "> "),
             ("/set show-draft maybe", "takes on or off"),
+            ("/set raw on", "> "),
+            ("/set raw perhaps", "/set raw takes on or off"),
             ("/set", "takes a name and a value"),
             ("/set nonsense 3", "nonsense"),
             ("/retry", "from the cache"),
@@ -182,6 +192,63 @@ def test_lines_from_a_pipe(tiny: str, tmp_path: Path) -> None:  # noqa: F811
     assert b"is not text in UTF-8" in shown.stdout
     assert b"there is no terminal" in shown.stdout
     assert len(json.loads((tmp_path / "talk.json").read_text())) == 2
+
+
+MARKDOWN = "# Title\n\n* one\n* **two** <b>\n\n```python\nx = 1\n\n\ny = 2\n```\nline\nline"
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: Any) -> str:
+    """A model that can be made to write anything."""
+    folder, words = tmp_path_factory.mktemp("writer"), byte_level()
+    words.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    byte_network(len(words)).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("options", [(), ("--raw",), ("--show-draft",)])
+def test_markdown_is_rendered_on_a_terminal(options: tuple[str, ...], writer: str, tmp_path: Path) -> None:
+    """What is kept is the text as the model wrote it."""
+    saved = tmp_path / "talk.json"
+    written = "regex:" + "".join(f"\\{c}" if c == "*" else c for c in MARKDOWN)
+    with chatting(writer, tmp_path, "-n", "200", "--constrain", written, *options) as terminal:
+        shown = terminal.send("hi\r", "from the cache")
+        terminal.send(f"/save {saved}\r", "saved 2 messages")
+        terminal.send("/bye\r", "")
+    assert json.loads(saved.read_text())[1]["content"] == MARKDOWN
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "")
+    assert ("# Title" in plain) == bool(options)
+    assert ("**two**" in plain) == bool(options)
+    assert "<b>" in plain
+    if not options:
+        assert " • two <b>" in plain
+        assert "```" not in plain
+        assert "line\nline" in "\n".join(line.strip() for line in plain.splitlines())
+
+
+def test_blocks_end_with_a_blank_line_outside_of_code() -> None:
+    assert split("") == ([], "")
+    assert split("a\nb") == ([], "a\nb")
+    assert split("a\n\nb\n\n\nc") == (["a", "b"], "c")
+    assert split("```\na\n\nb\n```\n\nc") == (["```\na\n\nb\n```"], "c")
+    assert split("```\na\n~~~\n\nb") == ([], "```\na\n~~~\n\nb")
+    found = []
+    for end in range(len(MARKDOWN) + 1):  # however it comes, the blocks are the same
+        found = split(MARKDOWN[:end])[0]
+    assert found == split(MARKDOWN)[0]
+
+
+def test_a_block_that_grows_is_drawn_and_then_printed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decodery.cli.markdown.PERIOD", 0.0)
+    screen = io.StringIO()
+    with Rendered(Console(file=screen, force_terminal=True, width=40, color_system=None)) as show:
+        for text in ("so", "me ", "**bo", "ld**", "\n", "\nmo", "re"):
+            show(Piece(text, None))
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "|", screen.getvalue())
+    last = plain.rpartition("||")[2] if "||" in plain else plain
+    assert "more" in last
+    assert screen.getvalue().count("\x1b[2K") >= 2, "what was drawn is taken away"
 
 
 if sys.platform == "win32":

@@ -60,7 +60,8 @@ def test_model_and_parts_from_environment_config_and_recipe(tiny: str, tmp_path:
     plain = call("run", "w5 w9", "-n", "6", "-q", env={"DECODERY_MODEL": tiny}).stdout
     config = tmp_path / "config.yaml"
     config.write_text(f"model: {tiny}\ndraft: jacobi\nmax_new_tokens: 6\n")
-    answer = json.loads(call("--config", str(config), "run", "w5 w9", "--json").stdout)
+    unset = {"DECODERY_DRAFT": ""}  # the environment counts before the file
+    answer = json.loads(call("--config", str(config), "run", "w5 w9", "--json", env=unset).stdout)
     assert answer["text"].strip() == plain.strip()
     assert answer["recipe"] == {"draft": "jacobi"}
     recipe = tmp_path / "recipe.yaml"
@@ -86,7 +87,8 @@ def test_a_configuration_file_says_what_it_means(tiny: str, tmp_path: Path) -> N
     config, recipe = tmp_path / "config.yaml", tmp_path / "recipe.yaml"
     recipe.write_text("draft: jacobi\n")
     config.write_text(f"model: {tiny}\ndraft: ngram\nguide: repetition:1.5\nmax_new_tokens: 3\n")
-    answer = json.loads(call("--config", str(config), "run", "w5 w9", "--json").stdout)
+    unset = {"DECODERY_DRAFT": ""}  # the environment counts before the file
+    answer = json.loads(call("--config", str(config), "run", "w5 w9", "--json", env=unset).stdout)
     assert answer["recipe"] == {"draft": "ngram", "guide": [{"repetition": {"penalty": 1.5}}]}
     answer = json.loads(call("--config", str(config), "run", "w5", "--json", "--recipe", str(recipe)).stdout)
     assert answer["recipe"] == {"draft": "jacobi"}  # a default gives way to what was typed
@@ -149,7 +151,11 @@ def test_list_and_show() -> None:
     assert {row["role"] for row in rows} == {"draft", "verify", "guide", "constrain", "search", "change"}
     assert "recycling" in call("list", "draft").stdout
     shown = call("show", "recycling").stdout
-    assert "template: str = 'small'" in shown
+    assert "'small'" in shown
+    assert "k >= 1" in shown
+    assert "k tokens last" in shown.replace("`", "").replace("\n", " ")
+    assert "Luo et al. 2024" in shown
+    assert "--draft recycling" in shown
     assert "recycling.py" in shown
     assert "guide part top-p" in call("show", "guide/top-p").stdout
 
@@ -269,7 +275,7 @@ def test_interrupt_stops_the_answer_not_the_chat(tiny: str, monkeypatch: Any) ->
         (["run", "w5", "-m", "TINY", "--constrain", "regex:a"], "llguidance cannot read this one"),
         (["run", "w5", "-m", "TINY", "--dtype", "float99"], "dtype float99 cannot be computed in"),
         (["list", "nonsense"], "there is no role"),
-        (["show", "nonsense"], "no draft part is called"),
+        (["show", "nonsense"], "no part is called"),
         (["compare", "x", "-d", ",", "-m", "TINY"], "name drafters"),
     ],
 )

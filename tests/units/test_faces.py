@@ -85,11 +85,11 @@ def test_prompts_from_files_and_pipes(tiny: str, tmp_path: Path) -> None:  # noq
 
 
 def test_a_terminal_is_no_prompt(tiny: str, monkeypatch: Any) -> None:  # noqa: F811
-    from decodery.cli import common
+    from decodery.cli import reading
 
-    monkeypatch.setattr(common.sys, "stdin", type("Terminal", (), {"isatty": lambda _: True})())
+    monkeypatch.setattr(reading.sys, "stdin", type("Terminal", (), {"isatty": lambda _: True})())
     with pytest.raises(DecoderyError, match="there is no prompt: give one, name a file with -f FILE"):
-        common.prompt_of(None)
+        reading.prompt_of(None)
 
 
 def test_as_a_module_and_its_version() -> None:

@@ -225,7 +225,7 @@ def test_the_command(tiny: str, tmp_path: Path) -> None:  # noqa: F811
     write(file, ((1,),), {})
     for arguments, message in (
         ((*common, "-o", new, "--nodes", "81"), "has 80 nodes to choose from"),
-        ((*common, "-o", new, "--nodes", "0"), "cannot be 0"),
+        ((*common, "-o", new, "--nodes", "0"), "greater than or equal to 1"),
         ((*common, "-o", new, "--widest", str(file), "--nodes", "1"), "leaves ranks out"),
         ((*common, "-o", str(tmp_path / "new")), "ends in .json"),
         ((*common, "-o", str(tmp_path / "a" / "b.json")), "no folder"),

@@ -146,7 +146,7 @@ def test_errors(tmp_path: Path) -> None:
         load_memory(draft, ToyModel(vocab=5), file)
     with pytest.raises(BadMemory, match="another tokenizer"):
         save_memory(draft, ToyModel(vocab=5), file)
-    with pytest.raises(BadMemory, match="'ngram' keeps nothing"):
+    with pytest.raises(BadMemory, match="'ngram' has no memory"):
         load_memory(NGram(), TOY, file)
     with pytest.raises(BadMemory, match=r"cannot write .* there is no folder"):
         save_memory(draft, TOY, tmp_path / "no" / "folder")

@@ -13,7 +13,8 @@ import pytest
 import transformers
 
 import decodery
-from decodery.cli.groups import TORCH_ONLY, ModelOptions, RecipeOptions
+from decodery.cli.groups import TORCH_ONLY, RecipeOptions
+from decodery.cli.models import ModelOptions
 from decodery.core.values import Cap
 from decodery.model import early
 from decodery.model.ability import GRAPHED

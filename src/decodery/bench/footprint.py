@@ -1,6 +1,6 @@
 """What a runner needs: seconds to load and peak memory, seen from a fresh process of its own.
 
-``python -m decodery.bench.footprint NAME MODEL BACKEND PLAN`` loads one runner, answers one prompt and prints JSON.
+``python -m decodery.bench.footprint NAME MODEL BACKEND PLAN LOADING`` loads one runner, answers one prompt and prints JSON.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 import psutil
 
 PROMPT = "Write a short story about a lighthouse keeper and a storm. "
 
 
-def footprint(name: str, spec: str, backend: str, plan: str) -> dict[str, float]:
+def footprint(name: str, spec: str, backend: str, plan: str, loading: Mapping[str, Any]) -> dict[str, float]:
     """Seconds to load, and MiB (see ``memory``; ``imports``: own after the imports). Empty where the process failed."""
-    command = [sys.executable, "-m", "decodery.bench.footprint", name, spec, backend, plan]
+    command = [sys.executable, "-m", "decodery.bench.footprint", name, spec, backend, plan, json.dumps(loading)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"})
     try:
         answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -27,7 +29,7 @@ def footprint(name: str, spec: str, backend: str, plan: str) -> dict[str, float]
     return answer
 
 
-def main(name: str, spec: str, backend: str, plan: str) -> None:
+def main(name: str, spec: str, backend: str, plan: str, loading: str) -> None:
     """The child process."""
     from decodery.bench.driver import timed
     from decodery.bench.runners import PEERS, Runner, methods, peer
@@ -42,7 +44,7 @@ def main(name: str, spec: str, backend: str, plan: str) -> None:
         imports = memory()["own"] << 20
         runner, eos, prompt = peer(name, spec, hull), hull.eos, hull.encode(PROMPT * 8)
     else:
-        runner = methods([name], spec, backend, plan, {})[0][0]
+        runner = methods([name], spec, backend, plan, {}, loading=json.loads(loading))[0][0]
         eos, prompt = runner.model.eos, runner.model.encode(PROMPT * 8)
     loaded = perf_counter() - start
     timed(runner, prompt, 64, eos)
@@ -60,4 +62,4 @@ def memory() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:6])

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from decodery.bench.driver import Bench
 from decodery.bench.figures import Figures
-from decodery.bench.runners import ALL, PLAIN, Runner, installed, methods, peer
+from decodery.bench.runners import ALL, PLAIN, Runner, installed, methods, peer, peers_fit
 from decodery.bench.suites import Task
 from decodery.core.errors import BadModel, DecoderyError
 from decodery.inspect.doctor import machine
@@ -44,6 +44,8 @@ class Choice:
     """The other parts of all our methods, as a recipe has them."""
     keep: bool = False
     repeat: int = 1
+    loading: dict[str, Any] = field(default_factory=dict)
+    """Options of ``decodery.load`` other than the backend."""
 
 
 def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -> list[Figures]:
@@ -62,10 +64,13 @@ def run(choice: Choice, tasks: Sequence[Task], folder: Path, console: Console) -
     names = list(dict.fromkeys((PLAIN, *specs(choice.methods, also=ALL))))
     if choice.parts and choice.peers:
         raise DecoderyError("the peers decode greedily here: leave out --peers, or the parts")
+    if choice.peers:
+        peers_fit(choice.loading)
     models: dict[str, Model] = {}
     for reason in absent:
         console.print(f"[yellow]{escape(reason)}[/yellow]")
-    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models, choice.parts, choice.keep)
+    own = (choice.parts, choice.keep, choice.loading)
+    ours, left_out = methods(names, choice.model, choice.backend, choice.plan, models, *own)
     runners: list[Runner] = list(ours)
     for reason in left_out:
         console.print(f"[yellow]{escape(reason)}[/yellow]")
@@ -118,7 +123,8 @@ def _header(
             "left_out": left_out,
             "costs": {_backend(m): _costs(m) for m in models.values()},
             "footprints": {
-                name: footprint(name, choice.model, choice.backend, choice.plan) for name in _apart(runners)
+                name: footprint(name, choice.model, choice.backend, choice.plan, choice.loading)
+                for name in _apart(runners)
             },
         }
 

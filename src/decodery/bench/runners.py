@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from decodery.core.errors import DecoderyError
 from decodery.core.stats import Stats
 from decodery.core.values import Tensor
-from decodery.model.load import load
 from decodery.model.model import Model
 from decodery.model.resolve import DEMO, demo_file
 from decodery.run.api import stream
 from decodery.run.build import build
+from decodery.run.load import load
 from decodery.run.recipe import Recipe
 from decodery.run.registry import names as names_of
 
@@ -142,6 +142,14 @@ def peer(name: str, spec: str, model: Model) -> Runner:
     return runner
 
 
+def peers_fit(loading: Mapping[str, Any]) -> None:
+    """Raise ``DecoderyError`` where options of ``load`` make another model than the one that peers read from disk."""
+    if other := [name for name in ("revision", "trust_remote_code", "change") if loading.get(name)]:
+        raise DecoderyError(
+            f"peers such as transformers read the model as it is on disk: leave out --{other[0].replace('_', '-')}"
+        )
+
+
 def gguf_of(name: str, spec: str) -> Path:
     """The GGUF file of a model. Raises ``DecoderyError`` where it has none, and the peer ``name`` reads nothing else."""
     file = demo_file() if spec == DEMO else Path(spec)
@@ -162,6 +170,7 @@ def methods(
     models: dict[str, Model],
     parts: Mapping[str, Any] = MappingProxyType({}),
     keep: bool = False,
+    loading: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[list[Ours], list[str]]:
     """Our runners, and why some of ``ALL`` are left out.
 
@@ -170,7 +179,7 @@ def methods(
 
     def model(where: str) -> Model:
         if where not in models:
-            models[where] = load(spec, backend=where)
+            models[where] = load(spec, backend=where, **loading)
         return models[where]
 
     wanted, left_out = list(names), list[str]()

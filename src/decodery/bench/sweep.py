@@ -6,22 +6,23 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from decodery.bench.driver import timed
-from decodery.bench.runners import PLAIN, Ours, Runner, peer
+from decodery.bench.runners import PLAIN, Ours, Runner, peer, peers_fit
 from decodery.bench.tables import Table, caption, markdown
 from decodery.core.errors import DecoderyError
 from decodery.core.files import write_whole
 from decodery.inspect.doctor import machine
-from decodery.model.load import load
 from decodery.model.model import Model
 from decodery.run.api import decode
+from decodery.run.load import load
+from decodery.run.recipe import Recipe
 
 NEW = 64
 """New tokens of each text of a batch."""
@@ -44,6 +45,8 @@ class Sweep:
     lengths: tuple[int, ...] = (100, 1000, 4000)
     batches: tuple[int, ...] = (1, 2, 4, 8)
     rounds: int = 3
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    """Options of ``decodery.load``; transformers runs the untouched model in float32 on the CPU."""
 
 
 def sweep(choice: Sweep, folder: Path) -> Iterator[str]:
@@ -51,7 +54,14 @@ def sweep(choice: Sweep, folder: Path) -> Iterator[str]:
 
     The tokens of the prompts mean nothing: what a prompt says changes neither what its pass nor what plain decoding costs.
     """
-    model = load(choice.model)
+    for name in choice.methods:
+        Recipe.of(draft=name)  # says what is wrong before anything is loaded
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DecoderyError(f"cannot write the report to {folder}: {error}") from error
+    model = load(choice.model, **choice.loading)
+    peers_fit(choice.loading)
     if too_long := [length for length in choice.lengths if length + NEW >= model.context]:
         raise DecoderyError(f"prompts of {too_long[0]} tokens do not fit: the model's context is {model.context}")
     runners: list[Runner] = [Ours(name, model, name) for name in choice.methods]
@@ -60,7 +70,7 @@ def sweep(choice: Sweep, folder: Path) -> Iterator[str]:
     runners.append(theirs)
     batches[THEIRS] = theirs.batch
     yield "the start of a process"
-    starts = [_start(choice.model) for _ in range(choice.rounds)]
+    starts = [_start(choice.model, choice.loading) for _ in range(choice.rounds)]
     first: dict[str, dict[str, float]] = {}
     for length in choice.lengths:
         yield f"prompts of {length} tokens"
@@ -78,7 +88,6 @@ def sweep(choice: Sweep, folder: Path) -> Iterator[str]:
         "seconds to the first token": first,
         "tokens a second of a batch": speeds,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "sweep.json", json.dumps(found, indent=1))
     write_whole(folder / "sweep.md", told(found))
 
@@ -134,9 +143,10 @@ def _prompt(model: Model, length: int, seed: int = 0) -> list[int]:
     return [(i * 7 + 31 * seed) % (model.vocab - 300) + 200 for i in range(length)]
 
 
-def _start(model: str) -> float:
+def _start(model: str, loading: Mapping[str, Any]) -> float:
     """Seconds from a shell to the first token of ``decodery run``."""
     command = [sys.executable, "-c", "from decodery.cli import main; main()", "run", "Say hello.", "-m", model]
+    command += [f"--{name}={value}" for name, value in loading.items()]
     start = perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None

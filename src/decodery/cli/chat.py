@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from decodery.cli.lines import Lines
-from decodery.cli.words import BLOCK, ENDS, HELP, messages_in
+from decodery.cli.markdown import Rendered
+from decodery.cli.progress import Reading
+from decodery.cli.words import BLOCK, ENDS, HELP, messages_in, save_messages, to_clipboard
 from decodery.core.errors import DecoderyError
-from decodery.core.files import write_whole
 from decodery.model.model import Model
 from decodery.model.session import Session
 from decodery.plan.planner import plans
@@ -39,14 +38,17 @@ class Chat:
     out: Console
     show: Callable[[Piece, bool], None]
     plan: str = "off"
+    raw: bool = False
     messages: list[dict[str, str]] = field(default_factory=list)
     last: str = ""
     session: Session = field(init=False)
     lines: Lines = field(init=False)
+    reading: Reading = field(init=False)
 
     def __post_init__(self) -> None:
         self.session = self.model.session()
         self.lines = Lines(self.out)
+        self.reading = Reading(self.quiet)
         self.reset()
 
     def reset(self, system: str | None = None) -> None:
@@ -54,9 +56,11 @@ class Chat:
         self.system = self.system if system is None else system
         self.messages = [{"role": "system", "content": self.system}] if self.system else []
 
-    def loop(self) -> None:
-        """Read, answer, repeat; until the end of input or /bye."""
+    def loop(self, first: str = "") -> None:
+        """Read, answer, repeat; until the end of input or /bye. ``first``: a message to begin with."""
         self.out.print(f"[dim]{escape(self.model.name)} · {escape(str(self.recipe.to_dict()))} · /help[/dim]")
+        if first:
+            self._heard(first, self.say)
         while True:
             try:
                 line = self._message()
@@ -66,19 +70,21 @@ class Chat:
                 self.out.print()
                 continue
             except (DecoderyError, UnicodeError) as error:
-                self._told(error)
+                self.out.print(f"[red]{escape(str(error))}[/red]")
                 continue
             if line in ENDS:
                 return
-            try:
-                if line.startswith("/"):
-                    self.command(*line.partition(" ")[::2])
-                elif line:
-                    self.say(line)
-            except (DecoderyError, OSError, UnicodeError) as error:
-                self._told(error)
-            except (EOFError, KeyboardInterrupt):  # a message that was being edited stays as it was
-                self.out.print()
+            if line:
+                self._heard(line, self.command if line.startswith("/") else self.say)
+
+    def _heard(self, line: str, act: Callable[[str], None]) -> None:
+        """Act on a line; what goes wrong is told."""
+        try:
+            act(line)
+        except (DecoderyError, OSError, UnicodeError) as error:
+            self.out.print(f"[red]{escape(str(error))}[/red]")
+        except (EOFError, KeyboardInterrupt):  # a message that was being edited stays as it was
+            self.out.print()
 
     def _message(self) -> str:
         """A line, a pasted text of several lines, or all lines between triple quotes."""
@@ -89,9 +95,6 @@ class Chat:
         while not text.rstrip().endswith(BLOCK):
             text += "\n" + self.lines.read("... ")
         return text.rstrip().removesuffix(BLOCK).strip()
-
-    def _told(self, error: Exception) -> None:
-        self.out.print(f"[red]{escape(str(error))}[/red]")
 
     def say(self, text: str) -> None:
         """Answer a message; an interrupted answer stays in the conversation as far as it came."""
@@ -106,21 +109,21 @@ class Chat:
                 seed=self.seed,
                 session=self.session,
                 plan=self.plan,
+                progress=self.reading,
             )
         except DecoderyError:
             self.messages.pop()
             raise
         try:
-            for piece in pieces:
-                answer += piece.text
-                self.show(piece, self.show_draft)
+            with closing(pieces), self.reading, self._screen() as show:
+                for piece in pieces:
+                    answer += piece.text
+                    show(piece)
         except KeyboardInterrupt:
             self.out.print(" [dim]stopped[/dim]", end="")
         except DecoderyError:
             self.messages.pop()
             raise
-        finally:
-            pieces.close()
         self.out.print()
         self.messages.append({"role": "assistant", "content": answer})
         stats = pieces.output.stats
@@ -128,8 +131,15 @@ class Chat:
         if not self.quiet:
             self.out.print(f"[dim]{escape(self.last)}[/dim]")
 
-    def command(self, name: str, argument: str) -> None:
+    def _screen(self) -> AbstractContextManager[Callable[[Piece], None]]:
+        """What shows the pieces of an answer: rendered on a terminal, else as they are."""
+        if self.out.is_terminal and not self.raw and not self.show_draft:
+            return Rendered()
+        return nullcontext(lambda piece: self.show(piece, self.show_draft))
+
+    def command(self, line: str) -> None:
         """One of ``HELP``."""
+        name, _, argument = line.partition(" ")
         argument = argument.strip()
         choices: dict[str, Callable[[], Any]] = {
             "/help": lambda: self.out.print("\n".join(f"{key:<18}{escape(value)}" for key, value in HELP.items())),
@@ -172,10 +182,10 @@ class Chat:
         elif name == "plan":
             plans(value, self.model, self.recipe.draft, [1])  # refuses what is none
             self.plan = value
-        elif name == "show-draft":
+        elif name in ("show-draft", "raw"):
             if value not in ("on", "off"):
-                raise DecoderyError("/set show-draft takes on or off")
-            self.show_draft = value == "on"
+                raise DecoderyError(f"/set {name} takes on or off")
+            setattr(self, name.replace("-", "_"), value == "on")
         elif not name or not value:
             raise DecoderyError("/set takes a name and a value, e.g. /set temperature 0.7")
         else:
@@ -222,12 +232,7 @@ class Chat:
 
     def save(self, file: str) -> None:
         """Write the messages, whole or not at all."""
-        if not file:
-            raise DecoderyError("/save needs a file name")
-        try:
-            write_whole(file, json.dumps(self.messages, indent=1, ensure_ascii=False))
-        except OSError as error:
-            raise DecoderyError(f"the conversation is not saved: {error}") from error
+        save_messages(file, self.messages)
         self.out.print(f"[dim]saved {len(self.messages)} messages to {escape(file)}[/dim]")
 
     def load(self, file: str) -> None:
@@ -236,11 +241,8 @@ class Chat:
         self.out.print(f"[dim]{len(self.messages)} messages from {escape(file)}[/dim]")
 
     def copy(self) -> None:
-        """Hand the last answer to the terminal's clipboard (the escape sequence OSC 52, which most terminals know)."""
+        """Hand the last answer to the terminal's clipboard."""
         answers = [message["content"] for message in self.messages if message["role"] == "assistant"]
         if not answers:
             raise DecoderyError("there is no answer yet")
-        if not sys.stdout.isatty():
-            raise DecoderyError("there is no terminal whose clipboard could take it; /save writes a file")
-        sys.stdout.write(f"\x1b]52;c;{base64.b64encode(answers[-1].encode()).decode()}\x07")
-        sys.stdout.flush()
+        to_clipboard(answers[-1])

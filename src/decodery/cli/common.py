@@ -13,11 +13,25 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
+from decodery.cli.settings import origins, settle
 from decodery.core.errors import DecoderyError
-from decodery.run.registry import ROLES, nearest
+from decodery.run.registry import nearest
+
+
+class Commands(TyperGroup):
+    """The commands; a name that is none of theirs is told with those there are."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            ctx.fail(f"There is no command {args[0]!r}.{nearest(args[0], known)} Commands: {', '.join(known)}.")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
+    cls=Commands,
     help="One decoding engine: choose how tokens are chosen.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,11 +40,6 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-
-COMMANDS_WITH_DEFAULTS = ("run", "chat", "compare", "profile", "bench", "index", "doctor", "fit-tree")
-PARTS = {name: role for name, role in ROLES.items() if role.recipe}
-DEFAULTS = {"backend", "change", "device", "dtype", "max_new_tokens", "model", "plan", "revision", "system", *PARTS}
-"""What a configuration file may set."""
 
 tracebacks = False
 
@@ -47,14 +56,19 @@ def _version(wanted: bool) -> None:
 def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     config: Annotated[
-        Path | None, typer.Option(envvar="DECODERY_CONFIG", help="YAML with defaults: model, draft, guide, ...")
+        Path | None,
+        typer.Option(envvar="DECODERY_CONFIG", help="YAML with an entry for each option that has another default."),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     context: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
-    """One decoding engine: choose how tokens are chosen."""
+    """One decoding engine: choose how tokens are chosen.
+
+    Every option of every command may also come from the environment (DECODERY_MODEL, DECODERY_MAX_NEW_TOKENS ...) or from the
+    configuration file; the command line counts first, then the environment, then the file.
+    """
     global tracebacks
     tracebacks = debug
     show_log()
@@ -62,58 +76,7 @@ def main_options(
     with errors():
         if config is not None and not path.is_file():
             raise DecoderyError(f"no such config file: {path}")
-        if path.is_file():
-            context.default_map = dict.fromkeys(COMMANDS_WITH_DEFAULTS, _defaults(path))
-
-
-def _defaults(path: Path) -> dict[str, Any]:
-    """What a configuration file sets, each value as it is written there, as on the command line."""
-    from decodery.core.written import from_yaml, plain
-
-    try:
-        entries = plain(from_yaml(read(path)) or {})
-    except DecoderyError as error:
-        raise DecoderyError(f"the config file {path}: {error}") from error
-    if not isinstance(entries, dict):
-        raise DecoderyError(f"{path} must be a mapping such as 'model: smollm2', not {entries!r:.40}")
-    for name, value in entries.items():
-        if name not in DEFAULTS:
-            known = f"{', '.join(sorted(DEFAULTS))}; not {name!r}.{nearest(str(name), DEFAULTS)}"
-            raise DecoderyError(f"{path} may set {known}")
-        several = name == "change" or (name in PARTS and PARTS[name].many)
-        if several and not isinstance(value, list):
-            entries[name] = [value]
-        elif not several and isinstance(value, (list, dict)):
-            raise DecoderyError(f"{path}: {name} is written as on the command line, not as {value!r:.60}")
-    return entries
-
-
-def read(path: Path) -> str:
-    """The text of a file in UTF-8; ``DecoderyError`` where it is something else."""
-    return decoded(path.read_bytes(), str(path))
-
-
-def decoded(data: bytes, name: str) -> str:
-    """Bytes in UTF-8 as text, whatever the locale says; a byte order mark is no part of it."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DecoderyError(f"{name} is not text in UTF-8: {error}") from error
-
-
-def prompt_of(prompt: str | None) -> str:
-    """The prompt; without one, and for ``-``, standard input is read as it is, unless that is a terminal."""
-    if prompt is None and sys.stdin.isatty():
-        raise DecoderyError("there is no prompt: give one, name a file with -f FILE, or pipe a text in")
-    return decoded(sys.stdin.buffer.read(), "standard input") if prompt in (None, "-") else prompt
-
-
-def text_of(spec: str) -> Any:
-    """A model's tokenizer, without the model."""
-    silence()
-    from decodery.model.load import load_text
-
-    return load_text(spec)
+        settle(context, path if path.is_file() else None)
 
 
 def silence() -> None:
@@ -138,8 +101,23 @@ def show_log() -> None:
         library.addHandler(Told())
 
 
+def sound(option: str, text: str) -> None:
+    """Raise ``DecoderyError`` where an option's text came as bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DecoderyError(f"--{option} is no text in UTF-8 at character {error.start}") from error
+
+
+def can_be_written(option: str, path: Path) -> None:
+    """Raise ``DecoderyError`` where what an option names cannot be written, which is better said before the work."""
+    if not path.absolute().parent.is_dir():
+        raise DecoderyError(f"--{option} {path} cannot be written: there is no folder {path.absolute().parent}")
+
+
 def conversation(model: Any, text: str, system: str, raw: bool) -> Any:
     """The prompt as a conversation, or as it is where that is wanted or the model has no chat template."""
+    sound("system", system)
     if raw or model.text.tokenizer.chat_template is None:
         if system:
             why = "--raw takes the prompt as it is" if raw else f"{model.name} has no chat template"
@@ -162,8 +140,11 @@ GREEN = "\x1b[32m"
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Print what the user can mend and exit with 2; no traceback unless asked for."""
+def errors(context: typer.Context | None = None) -> Iterator[None]:
+    """Print what the user can mend and exit with 2; no traceback unless asked for.
+
+    ``context``: of a command, whose values from elsewhere than the command line are then named as well.
+    """
     try:
         yield
     except BrokenPipeError:  # whoever read the answer has enough of it; click then ends without a word
@@ -171,7 +152,9 @@ def errors() -> Iterator[None]:
     except (DecoderyError, OSError, UnicodeError) as error:
         if tracebacks:
             raise
-        fail(_sentence(error))
+        said = _sentence(error)
+        others = origins(context, said) if context is not None else ""
+        fail(said + (f"\n(not from the command line: {others})" if others else ""))
     except KeyboardInterrupt:
         fail("stopped", 130)
 

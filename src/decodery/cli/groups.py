@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 import typer
 from rich.markup import escape
 
-from decodery.cli.common import conversation, prompt_of, read, silence
-from decodery.cli.options import BACKEND, CONTEXT, MODEL, RECIPE, THREADS, Group, parameter
+from decodery.cli.common import conversation
+from decodery.cli.options import RECIPE, Group, parameter
+from decodery.cli.reading import prompt_of, read
+from decodery.cli.settings import rank
 from decodery.cli.short import ORDER, SHORT, guides_of
 from decodery.core.errors import DecoderyError
 from decodery.run.registry import ROLES, entries, names
@@ -32,88 +33,49 @@ TORCH_ONLY = frozenset({"halves of layers", "free embeddings"})
 
 
 @dataclass
-class ModelOptions(Group):
-    """Which model, and how it is run."""
-
-    model: MODEL = "smollm2"
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
-    device: Annotated[str, typer.Option(help="Where torch computes: auto, cpu, cuda, cuda:1, mps, xpu ...")] = "auto"
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None
-    trust_remote_code: Annotated[bool, typer.Option(help="Let the model's repository run code of its own here.")] = (
-        False
-    )
-    backend: BACKEND = "auto"
-    change: Annotated[list[str], typer.Option(help=escape(ROLES["change"].help))] = dataclasses.field(
-        default_factory=list
-    )
-    ctx_size: CONTEXT = None
-    threads: THREADS = None
-
-    def begin(self, parts: RecipeOptions) -> None:
-        """Begin to load the model, while all else is still imported, unless the parts may want another backend."""
-        silence()
-        self._share_threads()
-        if parts.plain():
-            from decodery.model.early import begin
-
-            begin(self.model, **self._options())
-
-    def load(self, *recipes: Recipe, **others: Any) -> Model:
-        """The model, loaded; ``others`` take the place of options.
-
-        With ``backend`` auto, what the parts of the recipes need decides: halves of layers are to be had on torch only.
-        """
-        silence()
-        self._share_threads()
-        from decodery.model.ability import GRAPHED
-        from decodery.run.load import load
-
-        options, needs = self._options() | others, frozenset().union(*(recipe.needs for recipe in recipes))
-        if options["backend"] == "auto" and not needs <= GRAPHED:
-            options["backend"] = "torch"
-        model = load(self.model, **options)
-        if options["backend"] == "auto" and not needs <= model.can:
-            model = load(self.model, **options | {"backend": "torch"})
-        if self.ctx_size is not None:
-            if self.ctx_size > model.context:
-                raise DecoderyError(
-                    f"--ctx-size {self.ctx_size} is more than the context of {model.name}, {model.context}"
-                )
-            model.context = self.ctx_size
-        return model
-
-    def _share_threads(self) -> None:
-        """Tell all that computes, here and in child processes, how many threads to use."""
-        if self.threads is not None:
-            os.environ["DECODERY_THREADS"] = str(self.threads)
-
-    def _options(self) -> dict[str, Any]:
-        """The options of ``load``."""
-        own = ("model", "ctx_size", "threads")
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own}
-
-
-@dataclass
-class TextOptions(Group):
-    """How the prompt becomes the model's input."""
+class StyleOptions(Group):
+    """How a prompt becomes the model's input."""
 
     raw: Annotated[bool, typer.Option(help="Use the prompt as it is, without the chat template.")] = False
     system: Annotated[str, typer.Option("--system", "--system-prompt", "-sys", help="System message.")] = ""
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None
-
-    def read(self, prompt: str | None) -> str:
-        """The text of the prompt: given, in the file, or on standard input."""
-        if self.file is None:
-            return prompt_of(prompt)
-        if prompt is not None:
-            raise DecoderyError("a prompt and --file are both given: leave out one of them")
-        if not self.file.is_file():
-            raise DecoderyError(f"no such file: {self.file}")
-        return read(self.file)
 
     def prompt(self, model: Model, text: str) -> Any:
         """What to decode."""
         return conversation(model, text, self.system, self.raw)
+
+
+@dataclass
+class TextOptions(StyleOptions):
+    """The same, and a file that the prompt may come from."""
+
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None
+    text: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, as other tools take it.")] = None
+
+    def read(self, prompt: str | None) -> str:
+        """The text of the prompt: given, in the file, or on standard input."""
+        given = {"a prompt": prompt, "--prompt": self.text, "--file": self.file}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) > 1:
+            raise DecoderyError(f"{' and '.join(named)} are both given: leave out one of them")
+        words = (
+            self._in_file(self.file) if self.file is not None else prompt_of(self.text if prompt is None else prompt)
+        )
+        if not words.strip() and not self.raw:
+            raise DecoderyError(f"the prompt is empty{f': there is nothing in {self.file}' if self.file else ''}")
+        return words
+
+    @property
+    def told(self) -> bool:
+        """Whether an option says what the prompt is."""
+        return self.file is not None or self.text is not None
+
+    @staticmethod
+    def _in_file(file: Path) -> str:
+        if file.is_dir():
+            raise DecoderyError(f"--file: {file} is a folder; name a file in it")
+        if not file.is_file():
+            raise DecoderyError(f"--file: there is no such file: {file}")
+        return read(file)
 
 
 @dataclass
@@ -124,7 +86,9 @@ class RecipeOptions(Group):
     file: Path | None = None
     guided: bool = False
     """Whether anything was said of guides, be it that there should be none."""
-    draft_names: ClassVar[tuple[str, ...]] = ()
+    short: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The guides that short options stand for, with the names of these."""
+    draft_name: ClassVar[str] = "draft"
     draft_help: ClassVar[str] = ""
 
     def declared(self) -> list[inspect.Parameter]:
@@ -132,27 +96,38 @@ class RecipeOptions(Group):
         for name, role in ROLES.items():
             if role.recipe:
                 declarations, told = [f"--{name}", *([role.flag] if role.flag else [])], role.help
+                own = name
                 if name == "draft":
-                    declarations, told = [*declarations, *self.draft_names], self.draft_help or told
+                    own, told = self.draft_name, self.draft_help or told
+                    declarations = [*dict.fromkeys((f"--{own}", *declarations))]
                 kind: Any = list[str] if role.many else str | None
                 option = typer.Option(*declarations, help=escape(told), autocompletion=_known_parts(name))
                 hint = Annotated[kind, option]
-                found.append(parameter(name, hint, self.specs.get(name, [] if role.many else None)))
+                found.append(parameter(own, hint, self.specs.get(name, [] if role.many else None)))
         for name, short in SHORT.items():
             told = f"Short for --guide {short.guide}:{name[0].upper()}; {short.off}: none."
             found.append(parameter(name, Annotated[short.kind | None, typer.Option(*short.names, help=told)], None))
         return [*found, parameter("recipe", RECIPE, None)]
 
     def given(self, values: dict[str, Any], context: typer.Context) -> Self:
-        file = values.pop("recipe")
-        told = [name for name in values if _was_typed(context, name)]
-        if file is not None and told:
-            named = " and ".join(f"--{name.replace('_', '-')}" for name in told)
+        file, told = values.pop("recipe"), {name: rank(context, name) for name in values}
+        most, own = max(told.values()), rank(context, "recipe")
+        if file is not None and most == own:
+            named = " and ".join(f"--{name.replace('_', '-')}" for name in values if told[name] == most)
             raise DecoderyError(f"--recipe names all parts already; leave out {named}, or --recipe")
+        if most > own:  # the parts come from where options count more than where the recipe comes from
+            file = None
         guided = bool(values["guide"]) or any(values[name] is not None for name in SHORT)
         values["guide"] = guides_of(values, context.meta.get(ORDER, []))
         specs = {name: value for name, value in values.items() if name not in SHORT and value not in (None, [], "")}
-        return dataclasses.replace(self, specs={} if file else specs, file=file, guided=guided)
+        if self.draft_name in specs:
+            specs["draft"] = specs.pop(self.draft_name)
+        short = {
+            f"{one.guide}:{values[name]}": name.replace("_", "-")
+            for name, one in SHORT.items()
+            if values[name] is not None
+        }
+        return dataclasses.replace(self, specs={} if file else specs, file=file, guided=guided, short=short)
 
     def sampled(self, recipe: Recipe, model: Model) -> Recipe:
         """The recipe, with the guides of the model's own sampling where nothing was said of guides."""
@@ -181,13 +156,28 @@ class RecipeOptions(Group):
             if not self.file.is_file():
                 raise DecoderyError(f"no such recipe file: {self.file}")
             return Recipe.from_text(read(self.file))
-        return Recipe.of(**self.specs)
+        try:
+            return Recipe.of(**self.specs)
+        except DecoderyError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: DecoderyError) -> DecoderyError:
+        """The error, with the name of the short option whose guide it is about, if there is one."""
+        from decodery.run.spec import part
+
+        for spec, option in self.short.items():
+            try:
+                part("guide", spec)
+            except DecoderyError as own:
+                return DecoderyError(f"--{option}: {own}")
+        return error
 
 
 @dataclass
 class DraftsOptions(RecipeOptions):
-    """The same, where ``--draft`` names several drafters that are compared under the other parts."""
+    """The same, where ``--methods`` names several drafters that are compared under the other parts."""
 
+    draft_name: ClassVar[str] = "methods"
     draft_help: ClassVar[str] = "Drafters to compare, separated by commas."
 
     def drafts(self) -> str:
@@ -201,14 +191,13 @@ class DraftsOptions(RecipeOptions):
         if self.file is not None:
             return super().recipe()
         others = {role: spec for role, spec in self.specs.items() if role != "draft"}
-        return RecipeOptions(others).recipe()
+        return RecipeOptions(others, short=self.short).recipe()
 
 
 @dataclass
 class BenchOptions(DraftsOptions):
     """The same for ``bench``."""
 
-    draft_names: ClassVar[tuple[str, ...]] = ("--methods",)
     draft_help: ClassVar[str] = "Drafters, separated by commas; DRAFT&VERIFY, DRAFT@torch, or all-training-free."
 
 
@@ -219,9 +208,3 @@ def _known_parts(role: str) -> Callable[[str], list[str]]:
         return [name for name in names(role) if name.startswith(incomplete)]
 
     return complete
-
-
-def _was_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option came from the command line, not from a configuration file or a default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")

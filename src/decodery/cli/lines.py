@@ -9,7 +9,7 @@ from typing import Any
 import platformdirs
 from rich.console import Console
 
-from decodery.cli.common import decoded
+from decodery.cli.reading import decoded
 
 
 class Lines:

@@ -14,23 +14,34 @@ import typer
 
 from decodery.cli.common import app
 from decodery.cli.short import Ordered
+from decodery.core.errors import DecoderyError
 
-MODEL = Annotated[
-    str, typer.Option("--model", "-m", envvar="DECODERY_MODEL", help="Hub id, directory, .gguf file or smollm2.")
-]
-BACKEND = Annotated[
-    str, typer.Option(envvar="DECODERY_BACKEND", help="torch, openvino, or auto: the fastest there is.")
-]
+MODEL = Annotated[str, typer.Option("--model", "-m", help="Hub id, directory, .gguf file or smollm2.")]
+BACKEND = Annotated[str, typer.Option(help="torch, openvino, or auto: the fastest there is.")]
 UNTIL_THE_END = 1 << 30
 """New tokens that stand for as many as there are until the answer or the context ends."""
 
 
 def _tokens(count: int) -> int:
+    if count < 1 and count != -1:
+        raise typer.BadParameter(f"a number of tokens is 1 or more, or -1: until the end; not {count}")
     return UNTIL_THE_END if count == -1 else count
 
 
 def _seed(seed: int | None) -> int | None:
+    if seed is not None and seed < -1:
+        raise typer.BadParameter(f"a seed is 0 or more, or -1: another each time; not {seed}")
     return None if seed == -1 else seed
+
+
+def _plan(plan: str) -> str:
+    from decodery.core.written import amount
+
+    try:
+        amount(plan)
+    except DecoderyError as error:
+        raise typer.BadParameter(str(error)) from error
+    return plan
 
 
 TOKENS = Annotated[
@@ -51,13 +62,11 @@ SEED = Annotated[
 ]
 PLAN = Annotated[
     str,
-    typer.Option(
-        envvar="DECODERY_PLAN", help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all)."
-    ),
+    typer.Option(callback=_plan, help="How much to draft: auto (by measured cost), fixed:N nodes, or off (all)."),
 ]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 SHOW_DRAFT = Annotated[bool, typer.Option(help="Colour what drafts contributed.")]
-LIMIT = Annotated[int | None, typer.Option(help="At most so many prompts, spread over the categories.")]
+LIMIT = Annotated[int | None, typer.Option(min=1, help="At most so many prompts, spread over the categories.")]
 MEMORY = Annotated[
     Path | None,
     typer.Option(help="Keep what the drafter learns in this file: read if it is there, written at the end."),
@@ -66,9 +75,7 @@ QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="The answer only.")]
 CONTEXT = Annotated[
     int | None, typer.Option("--ctx-size", "-c", min=1, help="At most so many tokens, prompt and answer.")
 ]
-THREADS = Annotated[
-    int | None, typer.Option(envvar="DECODERY_THREADS", min=1, help="Threads of a forward; by default one a core.")
-]
+THREADS = Annotated[int | None, typer.Option(min=1, help="Threads of a forward; by default one a core.")]
 RECIPE = Annotated[Path | None, typer.Option(help="A recipe file in YAML or JSON instead of options for the parts.")]
 
 
@@ -103,7 +110,9 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable
         def run(context: typer.Context, **values: Any) -> None:
             from decodery.cli.common import errors
 
-            with errors():
+            with errors(context):
+                if context.args:
+                    raise DecoderyError(_too_many(context, values))
                 for name, group in groups.items():
                     mine = {one.name: values.pop(one.name) for one in parts[name]}
                     values[name] = group.given(mine, context)
@@ -112,10 +121,18 @@ def command(name: str | None = None) -> Callable[[Callable[..., None]], Callable
         flat = [context, *own, *(one for group in parts.values() for one in group)]
         run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in flat}
-        app.command(name, cls=Ordered)(run)
+        app.command(name, cls=Ordered, context_settings={"allow_extra_args": True})(run)
         return function
 
     return register
+
+
+def _too_many(context: typer.Context, values: dict[str, Any]) -> str:
+    """What to say of arguments that a command does not take."""
+    more = " ".join(context.args)
+    if "prompt" in values:
+        return f"{more!r} comes after the prompt {values['prompt']!r}: put a prompt of several words in quotes"
+    return f"{context.info_name} takes no argument {more!r}; decodery {context.info_name} --help tells what it takes"
 
 
 def parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:

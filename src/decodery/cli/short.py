@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from typer import BadParameter
 from typer.core import TyperCommand
+
+from decodery.cli.settings import origin
 
 
 class Short(NamedTuple):
@@ -29,7 +32,16 @@ ORDER = "decodery.order"
 
 
 class Ordered(TyperCommand):
-    """A command that notes the order of its options, for guides act in the order given."""
+    """A command that notes the order of its options, for guides act in the order given, and that says of a bad value where
+    it came from."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except BadParameter as error:
+            if where := origin(ctx, getattr(error.param, "name", None)):
+                error.message = f"{error.message} ({where})"
+            raise
 
     def make_parser(self, ctx: Any) -> Any:
         parser = super().make_parser(ctx)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from decodery.cli.common import read
+from decodery.cli.reading import read
 from decodery.core.errors import DecoderyError
+from decodery.core.files import write_whole
 
 HELP = {
     "/help": "this list",
-    "/set NAME VALUE": "max-tokens, seed, plan, show-draft; or a guide's first parameter: /set temperature 0.7",
+    "/set NAME VALUE": "max-tokens, seed, plan, show-draft, raw; or a guide's first parameter: /set temperature 0.7",
     "/show": "the settings, and how long the conversation is",
     "/draft SPEC": "choose another drafter, e.g. /draft ngram:max=4",
     "/guide SPEC ...": "choose guides, e.g. /guide temperature:0.7 top-p:0.9; none clears them",
@@ -48,3 +51,21 @@ def messages_in(file: str) -> list[dict[str, str]]:
     if not right:
         raise DecoderyError(f"{file} holds no list of messages with a role and a content that is text")
     return [{"role": one["role"], "content": one["content"]} for one in messages]
+
+
+def save_messages(file: str, messages: list[dict[str, str]]) -> None:
+    """Write messages, whole or not at all."""
+    if not file:
+        raise DecoderyError("/save needs a file name")
+    try:
+        write_whole(file, json.dumps(messages, indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise DecoderyError(f"the conversation is not saved: {error}") from error
+
+
+def to_clipboard(text: str) -> None:
+    """Hand a text to the terminal's clipboard (the escape sequence OSC 52, which most terminals know)."""
+    if not sys.stdout.isatty():
+        raise DecoderyError("there is no terminal whose clipboard could take it; /save writes a file")
+    sys.stdout.write(f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x07")
+    sys.stdout.flush()

@@ -16,6 +16,7 @@ from decodery.constrain.lib.matcher import MatcherConstraint
 class Choice(MatcherConstraint):
     """The whole answer is exactly one of ``options``, over any tokenisation."""
 
+    example = "choice:[yes,no]"
     specimens = ({"options": ("ab", "abc", "ca")},)
     options: Annotated[tuple[Annotated[str, MinLen(1)], ...], MinLen(1)]
 

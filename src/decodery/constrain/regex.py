@@ -18,6 +18,7 @@ class Regex(MatcherConstraint):
     ``pattern``: the syntax of Rust's regex crate; look-around and back-references are not regular and are refused.
     """
 
+    example = "regex:[0-9]+"
     specimens = ({"pattern": "(a|bc|ca)*"},)
     pattern: Annotated[str, MinLen(1)]
 

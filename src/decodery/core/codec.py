@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, Any]
 
+ANY_TEMPLATE = frozenset({"chat_template", "sanitize_control_tokens"})
+"""Arguments of ``apply_chat_template`` that act whatever the template says."""
+OURS = frozenset(
+    {"add_generation_prompt", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"}
+)
+"""Arguments of ``apply_chat_template`` that decide what it returns, and so are not the caller's here."""
+
 
 @dataclass
 class Text:
@@ -32,25 +39,46 @@ class Text:
         """Tokens of plain text, special tokens as the tokenizer adds them."""
         return list(self.tokenizer(_sound(text)).input_ids)
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens of a conversation through the model's chat template, ready for the assistant's answer."""
-        if self.tokenizer.chat_template is None:
+    def chat(self, messages: Sequence[Message], arguments: Mapping[str, Any] | None = None) -> list[int]:
+        """Tokens of a conversation through the model's chat template, ready for the assistant's answer.
+
+        ``arguments``: what ``apply_chat_template`` of transformers takes beside the messages, such as ``tools``. Raises
+        ``BadPrompt`` for those that this model's template does not read, and for whatever the template refuses.
+        """
+        given = dict(arguments or {})
+        if self.tokenizer.chat_template is None and not given.get("chat_template"):
             raise BadPrompt(
                 "this model's tokenizer has no chat template: pass the prompt as a string instead of messages"
             )
         for message in messages:
-            if not {"role", "content"} <= message.keys():
+            if not {"role", "content"} <= message.keys() and not {"role", "tool_calls"} <= message.keys():
                 raise BadPrompt(f"a message needs 'role' and 'content', this one has {sorted(message)}")
-            _sound(str(message["content"]))
-        conversation = [dict(message) for message in messages]
+            _sound(str(message.get("content", "")))
+        self._all_read(given)
+        conversation, goes_on = [dict(message) for message in messages], bool(given.get("continue_final_message"))
         try:
             encoded: Any = self.tokenizer.apply_chat_template(
-                conversation, add_generation_prompt=True, return_dict=True
+                conversation, add_generation_prompt=not goes_on, return_dict=True, **given
             )
         except Exception as error:  # a template is a program: what it may raise, nobody can list
             reason = str(error) or type(error).__name__
             raise BadPrompt(f"the model's chat template refuses this conversation: {reason}") from error
         return list(encoded["input_ids"])
+
+    def _all_read(self, given: Mapping[str, Any]) -> None:
+        """Raise ``BadPrompt`` where the chat template cannot read an argument, for it never names it."""
+        if mine := sorted(given.keys() & OURS):
+            raise BadPrompt(f"template= cannot set {', '.join(mine)}, for messages become token ids here; leave it out")
+        try:
+            source = self.tokenizer.get_chat_template(given.get("chat_template"), given.get("tools"))
+        except ValueError as error:
+            raise BadPrompt(f"the model's chat template cannot be chosen: {error}") from error
+        for name in given.keys() - ANY_TEMPLATE - {"continue_final_message"}:
+            if not re.search(rf"\b{re.escape(name)}\b", source):
+                raise BadPrompt(
+                    f"{name} has no effect, for this model's chat template does not read it: leave it out, or say in a "
+                    "message what the model should know"
+                )
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of an answer, special tokens left out."""

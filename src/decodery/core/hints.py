@@ -53,12 +53,16 @@ def readable(hint: Any) -> Any:
     return hint
 
 
+def kind_and_range(hint: Any, name: str) -> tuple[str, str]:
+    """A hint for people in two parts: ``int`` and ``k >= 1``."""
+    inner, *marks = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+    return shown(inner), bound(name, marks)
+
+
 def shown(hint: Any, name: str = "") -> str:
     """A hint for people: ``int, k >= 1``."""
     if typing.get_origin(hint) is Annotated:
-        inner, *marks = typing.get_args(hint)
-        limits = bound(name or "it", marks)
-        return f"{shown(inner)}{', ' if limits else ''}{limits}"
+        return ", ".join(filter(None, kind_and_range(hint, name or "it")))
     if typing.get_origin(hint) is Literal:
         return " or ".join(repr(one) for one in typing.get_args(hint))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

@@ -77,6 +77,8 @@ class Part(Parameters):
     lossless: ClassVar[bool] = True
     specimens: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     """Parameters under which the law suite examines the part on a toy model of the tokens a, b and c."""
+    example: ClassVar[str] = ""
+    """A spec for people, where the name alone says too little: ``choice:[yes,no]``."""
 
     @property
     def needs(self) -> frozenset[Cap]:

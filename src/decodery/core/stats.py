@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -61,6 +61,17 @@ class Stats:
             self.undrafted_seconds += sum(step.seconds.values())
         for phase, seconds in step.seconds.items():
             self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+
+    def __add__(self, other: Stats) -> Stats:
+        """The figures of two answers together; ``plain``, which is no sum, is the later one's."""
+        phases = Counter(self.phases)
+        phases.update(other.phases)
+        found = replace(self, phases=dict(phases), lossless=self.lossless and other.lossless, plain=other.plain)
+        for name in ("tokens", "forwards", "drafted", "accepted", "prompt_tokens", "cached_tokens", "seconds", "first"):
+            setattr(found, name, getattr(self, name) + getattr(other, name))
+        for name in ("undrafted", "undrafted_seconds", "drafted_at", "accepted_at", "calls"):
+            setattr(found, name, getattr(self, name) + getattr(other, name))
+        return found
 
     @property
     def tokens_per_forward(self) -> float:

@@ -87,6 +87,14 @@ def mapped(value: Any) -> Any:
     return from_yaml(value) if isinstance(value, Written) and value.strip().startswith("{") else value
 
 
+def amount(plan: str) -> tuple[str, int]:
+    """How much to draft, as it is written: "auto", "off" or "fixed:N" -> its kind and N. Raises ``DecoderyError``."""
+    kind, colon, number = plan.partition(":")
+    if (kind in ("auto", "off") and not colon) or (kind == "fixed" and number.isdecimal()):
+        return kind, int(number or 0)
+    raise DecoderyError(f"plan is auto, fixed:N (N draft nodes at most) or off, not {plan!r}")
+
+
 def split(text: str) -> list[str]:
     """The items between commas; commas within double quotes or a pair of brackets part nothing. Empty items are dropped."""
     inside = _inside(text)

@@ -27,6 +27,7 @@ class Datastore(Drafter):
     """
 
     paper = "REST: Retrieval-Based Speculative Decoding (He et al. 2023)"
+    example = "datastore:STORE"
     specimens = ({"path": Store.of([[0, 1, 2, 0, 1, 0, 2, 1], [1, 0, 0, 1]], "toy 3"), "min": 1, "nodes": 3},)
     path: str | Path | Store = ""
     max: Annotated[int, Le(REACH)] = 16

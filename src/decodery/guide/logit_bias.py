@@ -22,6 +22,7 @@ class LogitBias(Guide):
     add up. ``bind`` raises ``ValueError`` where a text is not one token or an id is not in the vocabulary.
     """
 
+    example = "logit-bias:bias={13: -5}"
     specimens = ({"bias": {0: 1.0, "b": -0.5}},)
     bias: dict[int | str, Annotated[float, AllowInfNan(True), Lt(math.inf)]]
 

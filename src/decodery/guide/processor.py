@@ -19,7 +19,7 @@ def _favour_echo(ids: Tensor, scores: Tensor) -> Tensor:
 
 @dataclass
 class Processor(Guide):
-    """Calls a transformers ``LogitsProcessor`` or ``LogitsProcessorList``, row by row.
+    """Calls ``processor``, a ``LogitsProcessor`` or ``LogitsProcessorList`` of transformers, row by row.
 
     It gets ``input_ids [1, length]``, prompt included, and ``scores [1, V]``. It must answer by these alone: one that
     remembers earlier calls would remember refused drafts too. It does not switch sampling on; add a temperature guide to sample.

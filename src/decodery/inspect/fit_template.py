@@ -89,7 +89,10 @@ def fit(
     are not so many nodes to choose from, or where the file cannot be written.
     """
     writable(path)
-    wide = template_of(widest, K)
+    try:
+        wide = template_of(widest, K)
+    except ValueError as error:
+        raise BadTemplate(f"widest: {error}") from error
     if not 1 <= nodes <= len(wide):
         raise BadTemplate(f"the template {widest} has {len(wide)} nodes to choose from, so --nodes cannot be {nodes}")
     if any(path[-1] and (*path[:-1], path[-1] - 1) not in wide for path in wide):

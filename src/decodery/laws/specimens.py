@@ -13,7 +13,7 @@ from decodery.core.roles import Guide
 from decodery.guide.temperature import Temperature
 from decodery.model.toy import ToyModel
 from decodery.run.outside import target_in
-from decodery.run.registry import ROLES, find, names, role_of_class
+from decodery.run.registry import ROLES, find, names, nearest, role_of_class
 from decodery.run.spec import part
 
 EXAMINED = ("draft", "verify", "guide", "constrain", "search")
@@ -63,7 +63,10 @@ def chosen(text: str) -> list[Specimen]:
     if not role:
         role = next((one for one in EXAMINED if name in names(one)), "")
     if role not in EXAMINED:
-        raise UnknownPart(f"no part that has laws is called {name!r}; roles with laws: {', '.join(EXAMINED)}")
+        known = [one for each in EXAMINED for one in names(each)]
+        raise UnknownPart(
+            f"no part that has laws is called {name!r}; roles with laws: {', '.join(EXAMINED)}.{nearest(name, known)}"
+        )
     find(role, name).part  # noqa: B018  (raises unless it is a part of that role)
     return [Specimen(role, spec, part(role, spec))] if spec.strip() != name else list(_of(role, name))
 

@@ -25,6 +25,7 @@ class Change:
     """
 
     paper: ClassVar[str] = ""
+    example: ClassVar[str] = ""
     lossless: ClassVar[bool] = False
     specimens: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     needs: ClassVar[frozenset[Cap]] = frozenset()

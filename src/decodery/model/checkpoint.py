@@ -110,6 +110,8 @@ def _told(path: str, what: str) -> Iterator[None]:
 
 def _unsound(folder: Path) -> str:
     """Which file did not arrive, and what to do; empty where none is found."""
+    if folder.is_dir() and not (folder / "config.json").exists():
+        return "there is no config.json in it, so it holds no model of transformers; name another directory"
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
         if file.suffix not in FILLED or not file.is_file():
             continue

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,10 @@ from decodery.model.ability import GRAPHED
 from decodery.model.change import Change
 from decodery.model.checkpoint import config_of, memory_bytes, network_of, tokenizer_of
 from decodery.model.model import Model
-from decodery.model.resolve import DEMO, place_of, reachable, unknown
+from decodery.model.resolve import DEMO, Place, place_of, reachable, unknown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LOG = logging.getLogger(__name__)
 
@@ -54,9 +57,10 @@ def load(
     return model
 
 
-def load_text(spec: str) -> Text:
+def load_text(spec: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Text:
     """Text in and out as a model has it, without loading the model."""
-    tokenizer = tokenizer_of(place_of(spec).path)
+    place, where = _found(spec, revision, trust_remote_code)
+    tokenizer = _tokenizer(spec, place, where)
     return Text(tokenizer, len(tokenizer))
 
 
@@ -74,20 +78,9 @@ class Asked:
 
 def _named(spec: str, asked: Asked) -> Model:
     """A model from files."""
-    place = place_of(spec)
-    if place.local and asked.revision is not None:
-        raise BadModel(f"revision={asked.revision!r} is for models on the hub; {spec} is a local one without revisions")
+    place, where = _found(spec, asked.revision, asked.trust_remote_code)
     device = asked.device or torch.device("cpu")
-    where: dict[str, Any] = {"revision": asked.revision, "trust_remote_code": asked.trust_remote_code}
-    online = not place.local and reachable()
-    if not place.local and not online:
-        where["local_files_only"] = True
-    try:
-        tokenizer = tokenizer_of(place.path, **where)
-    except BadModel as error:
-        if place.local:
-            raise
-        raise unknown(spec, error, online) from error
+    tokenizer = _tokenizer(spec, place, where)
     chosen = asked.dtype or next((part.dtype for part in asked.change if part.dtype), None)
     if device.type == "cpu" and not place.gguf:
         _fits(Path(place.path))
@@ -118,6 +111,26 @@ def _named(spec: str, asked: Asked) -> Model:
     model = Model(network, tokenizer, name=spec, loader=load)
     model.hasten()
     return model
+
+
+def _found(spec: str, revision: str | None, trust_remote_code: bool) -> tuple[Place, dict[str, Any]]:
+    """Where a model is, and how transformers is told so; where the hub cannot be reached, only local files are looked at."""
+    place = place_of(spec)
+    if place.local and revision is not None:
+        raise BadModel(f"revision={revision!r} is for models on the hub; {spec} is a local one without revisions")
+    where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if not place.local and not reachable():
+        where["local_files_only"] = True
+    return place, where
+
+
+def _tokenizer(spec: str, place: Place, where: dict[str, Any]) -> PreTrainedTokenizerBase:
+    try:
+        return tokenizer_of(place.path, **where)
+    except BadModel as error:
+        if place.local:
+            raise
+        raise unknown(spec, error, "local_files_only" not in where) from error
 
 
 def _given(spec: Any, asked: Asked) -> Model:
@@ -171,7 +184,7 @@ def _device(device: str | torch.device) -> torch.device:
         place = torch.device(device)
         torch.empty(0, device=place)
     except Exception as error:  # each device has its own kind: AssertionError, RuntimeError, ImportError ...
-        raise BadModel(f"device={device} cannot be used here: {first_line(error)}") from error
+        raise BadModel(f"device={device} cannot be used here: {first_line(error)}; use auto or cpu") from error
     if place.type == "meta":
         raise BadModel("device=meta holds no weights; use cpu or an accelerator")
     return place

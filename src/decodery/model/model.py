@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from decodery.core.values import Cap, Tensor
 from decodery.model.ability import Ability
 from decodery.model.arena import Arena, Feed
 from decodery.model.facts import Unloaded, facts_of, first_eos
-from decodery.model.prompt import ids_of, is_conversation, sound, text_of
+from decodery.model.prompt import ids_of, is_conversation, kind_of, sound, text_of
 from decodery.model.session import Session
 from decodery.model.torch.fast import Choice, Shape, fast
 from decodery.model.variant import PLAIN, through
@@ -153,12 +153,16 @@ class Model:
         """Tokens of a piece of a longer text: no special token is added."""
         return self._known(self.text.pieces(sound(text)))
 
-    def tokens(self, prompt: Any) -> list[int]:
+    def tokens(self, prompt: Any, template: Mapping[str, Any] | None = None) -> list[int]:
         """Tokens of a prompt.
 
         A prompt is a text (bytes are read as UTF-8), token ids (whole numbers in a list, an array or a tensor of one row),
         or a conversation (messages with ``role`` and ``content``). Raises ``BadPrompt`` for anything else.
+        ``template``: what the chat template is given beside the messages (``Text.chat``).
         """
+        if template and not is_conversation(prompt):
+            named = " and ".join(sorted(template))
+            raise BadPrompt(f"{named} go to the chat template, so the prompt must be messages, not {kind_of(prompt)}")
         if isinstance(prompt, (bytes, bytearray)):
             prompt = text_of(prompt)
         if isinstance(prompt, str):
@@ -166,7 +170,7 @@ class Model:
         elif is_conversation(prompt):
             for message in prompt:
                 sound(str(message.get("content", "")))
-            tokens = self._known(self.text.chat(prompt))
+            tokens = self._known(self.text.chat(prompt, template))
         else:
             tokens = self._known(ids_of(prompt))
         if not tokens:

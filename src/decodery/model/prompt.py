@@ -14,6 +14,11 @@ def is_conversation(prompt: Any) -> bool:
     return isinstance(prompt, (list, tuple)) and bool(prompt) and all(isinstance(part, Mapping) for part in prompt)
 
 
+def kind_of(prompt: Any) -> str:
+    """What a prompt is, in a word or two."""
+    return "a text" if isinstance(prompt, str) else "token ids" if not is_conversation(prompt) else "messages"
+
+
 def text_of(data: bytes | bytearray) -> str:
     """Bytes as the text that they are in UTF-8. Raises ``BadPrompt`` where they are none."""
     try:

@@ -27,9 +27,10 @@ def resolve(spec: str | Path) -> Path:
     path = Path(spec).expanduser()
     if path.is_dir() and str(spec):
         return path
-    if not _is_hub_id(str(spec)):
+    if not _is_hub_id(str(spec)) or path.is_file():
+        told = "is a file, but" if path.is_file() else "is no directory,"
         raise BadModel(
-            f"{str(spec)!r} is no directory, no .gguf file and no hub id; the demo model is called {DEMO!r}{hint_for(str(spec))}"
+            f"{str(spec)!r} {told} no .gguf file and no hub id; the demo model is called {DEMO!r}{hint_for(str(spec))}"
         )
     from huggingface_hub import snapshot_download
 
@@ -69,7 +70,7 @@ def place_of(spec: str | Path) -> Place:
     """The place of a model; a hub id stays one, and of a GGUF file no weights are read."""
     if gguf := _gguf(spec):
         return Place(str(described(gguf)), gguf=gguf)
-    if _is_hub_id(str(spec)) and not Path(spec).expanduser().is_dir():
+    if _is_hub_id(str(spec)) and not Path(spec).expanduser().exists():
         return Place(str(spec), local=False)
     return Place(str(resolve(spec)))
 
@@ -108,6 +109,10 @@ OTHERS = {
 
 def hint_for(spec: str) -> str:
     """A sentence with what may be meant by a name that is none of the hub's; empty where nobody knows."""
+    if spec.startswith("https://huggingface.co/"):
+        return f"; give the hub id alone: {'/'.join(spec.split('/')[3:5])!r}"
+    if spec.endswith((".safetensors", ".bin", ".json")):
+        return "; give the directory that holds it"
     name = spec.partition(":")[0].lower()
     found = next((hub for begin, hub in OTHERS.items() if "/" not in name and name.startswith(begin)), "")
     return f"; on the hub such a model is called {found!r}, for instance" if found else ""

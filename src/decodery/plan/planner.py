@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from weakref import WeakKeyDictionary
 
-from decodery.core.errors import DecoderyError
 from decodery.core.plan import OFF, Plan
 from decodery.core.roles import Drafter
 from decodery.core.step import Step
 from decodery.core.tree import TokenTree
 from decodery.core.values import Budget, Offer, Scheme
+from decodery.core.written import amount
 from decodery.model.model import Model
 from decodery.model.session import Ask
 from decodery.plan.acceptance import Forecast, Rates
@@ -226,13 +226,11 @@ def plans(spec: str, model: Model, draft: Drafter, prompts: Sequence[int]) -> tu
 
     ``spec``: "off", "fixed:N" or "auto". Raises ``DecoderyError`` for anything else.
     """
-    kind, _, number = spec.partition(":")
-    if kind == "off" and not number:
+    kind, nodes = amount(spec)
+    if kind == "off":
         return [OFF for _ in prompts], None
-    if kind == "fixed" and number.isdigit():
-        return [Fixed(int(number)) for _ in prompts], None
-    if spec != "auto":
-        raise DecoderyError(f"plan is auto, fixed:N (N draft nodes at most) or off, not {spec!r}")
+    if kind == "fixed":
+        return [Fixed(nodes) for _ in prompts], None
     planner = planner_of(model)
     costs = planner.costs_for(model, max(prompts), len(prompts))
     return [planner.plan_for(draft, costs) for _ in prompts], JointPlan(costs)

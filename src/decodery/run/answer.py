@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple, Self
 
@@ -21,6 +20,7 @@ from decodery.plan.planner import plans
 from decodery.run.build import build
 from decodery.run.crew import Crew, Failed
 from decodery.run.loop import launch
+from decodery.run.options import Request
 from decodery.run.output import Output, Piece, logprobs, piece_of
 from decodery.run.recipe import Recipe
 
@@ -106,7 +106,7 @@ class _Driver:
                 self._open(self.outputs[i], session)
                 rng = Seeded(*([] if self._request.seed is None else [self._request.seed, i]))
                 crew.add(i, launch(self._built, session, rng, stop, self._plans[i]))
-            for i, event in crew.run(self._joint):
+            for i, event in crew.run(self._joint, self._reading(sessions)):
                 output, stop = self.outputs[i], stops[i]
                 if isinstance(event, Step):
                     stop.read(event, sessions[i])
@@ -138,6 +138,22 @@ class _Driver:
         output.stats.lossless = self._built.lossless and self._model.lossless
         if self._request.logprobs is not None:
             output.logprobs = []
+
+    def _reading(self, sessions: Sequence[Session]) -> Callable[[], None] | None:
+        """What tells the caller after each turn how much of the prompts is read, until all is; None where nobody asked."""
+        tell, lengths = self._request.progress, [len(session.tokens) for session in sessions]
+        if tell is None:
+            return None
+        told = [-1]
+
+        def seen() -> None:
+            read = sum(min(session.cached, length) for session, length in zip(sessions, lengths, strict=True))
+            if told[0] < read:
+                told[0] = read
+                tell(read, sum(lengths))
+
+        seen()
+        return seen
 
     def _book(self, output: Output, step: Step, watch: _Watch) -> None:
         output.stats.add(step)
@@ -211,27 +227,3 @@ class _Watch:
     def go(self) -> None:
         """The caller's time is over."""
         self._since = perf_counter()
-
-
-@dataclass(frozen=True)
-class Request:
-    """When to stop and what to report; the other half of a call beside the recipe."""
-
-    max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()
-    stop_tokens: frozenset[int] = frozenset()
-    time_limit: float | None = None
-    ignore_eos: bool = False
-    seed: int | None = None
-    logprobs: int | None = None
-    plan: str = "off"
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise DecoderyError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        if self.time_limit is not None and not self.time_limit >= 0:  # also refuses NaN
-            raise DecoderyError(f"time_limit is a number of seconds, 0 or more, not {self.time_limit}")
-        if self.seed is not None and self.seed < 0:
-            raise DecoderyError(f"seed must be 0 or more, not {self.seed}; without one, each run is different")
-        if not all(isinstance(stop, str) and stop for stop in self.stop):
-            raise DecoderyError(f"stop takes non-empty texts and token ids, not {list(self.stop)!r}")

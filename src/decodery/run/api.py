@@ -10,8 +10,8 @@ from decodery.core.defaults import default_of
 from decodery.core.errors import BadPrompt, DecoderyError
 from decodery.model.model import Model
 from decodery.model.session import Session
-from decodery.run.answer import Asked, Request, Stream
-from decodery.run.options import Options, recipe_from
+from decodery.run.answer import Asked, Stream
+from decodery.run.options import Options, Request, recipe_from, template_from
 from decodery.run.output import Output
 from decodery.run.recipe import Recipe
 
@@ -36,8 +36,10 @@ def stream(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
         options.get("seed"),
         options.get("logprobs"),
         options.get("plan") or default_of("plan", "auto"),
+        options.get("progress"),
     )
-    return Stream(model, _asked(model, prompt, options.get("session"), 1 if n is None else n, recipe), recipe, request)
+    session, template = options.get("session"), template_from(options)
+    return Stream(model, _asked(model, prompt, template, session, 1 if n is None else n, recipe), recipe, request)
 
 
 @overload
@@ -60,7 +62,12 @@ def decode(model: Model, prompt: Any, *, n: int | None = None, **options: Unpack
         plan: how much to draft: "auto" (the default): the tree that promises most tokens per second, by the cost of a
             forward here (measured once, about a second) and the acceptance seen so far; "off" (all that the drafter
             proposes), or "fixed:N" (N nodes a step at most).
+        progress: called while a long prompt is read, with the prompt tokens read so far and how many there are.
         logprobs: also report each token's log-probability and that many alternatives.
+        tools, documents, continue_final_message, template: what the model's chat template is given beside messages, as in
+            ``apply_chat_template`` of transformers: JSON schemas or functions; documents to answer from; True to go on with
+            the last message instead of answering it; and whatever else the template reads, as a mapping:
+            ``template={"enable_thinking": False}``. One that the template does not read is an error.
         session: from ``model.session()``; keeps the cache between calls, so a chat does not compute its past again.
 
     Returns:
@@ -81,7 +88,9 @@ def is_batch(prompt: Any) -> bool:
     return isinstance(prompt, (list, tuple)) and bool(prompt) and not isinstance(prompt[0], (Integral, Mapping))
 
 
-def _asked(model: Model, prompt: Any, session: Session | None, n: int, recipe: Recipe) -> Asked:
+def _asked(
+    model: Model, prompt: Any, template: Mapping[str, Any], session: Session | None, n: int, recipe: Recipe
+) -> Asked:
     if n < 1:
         raise BadPrompt(f"n must be at least 1, not {n}")
     if n > 1 and not any(guide.samples for guide in recipe.guide):
@@ -91,7 +100,7 @@ def _asked(model: Model, prompt: Any, session: Session | None, n: int, recipe: R
     if is_batch(prompt):
         if session is not None:
             raise BadPrompt("session= goes with one prompt, not with a list of them")
-        return Asked([model.tokens(one) for one in prompt], n)
+        return Asked([model.tokens(one, template) for one in prompt], n)
     if session is not None and (session.arena.owner is not model.source or session.variant != model.variant):
         raise DecoderyError(f"the session is of another model than {model.name}: make one with model.session()")
-    return Asked([model.tokens(prompt)], n, session)
+    return Asked([model.tokens(prompt, template)], n, session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -88,10 +88,13 @@ class Crew:
         for key in list(self._members):
             yield from self._advance(key)
 
-    def run(self, joint: Joint | None = None) -> Iterator[tuple[Key, Event]]:
-        """Run all programs to their end, one turn after another."""
+    def run(self, joint: Joint | None = None, seen: Callable[[], None] | None = None) -> Iterator[tuple[Key, Event]]:
+        """Run all programs to their end, one turn after another; ``seen`` is called after the passes of each turn."""
         while self:
-            yield from self.tell(turn(self.asks(), joint))
+            answers = turn(self.asks(), joint)
+            if seen is not None:
+                seen()
+            yield from self.tell(answers)
 
     def _open(self, member: _Member) -> list[Ask]:
         return [ask for ask, row in zip(member.asks, member.rows, strict=True) if row is None]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 
-from decodery.core.errors import BadPrompt
+from decodery.core.errors import BadPrompt, DecoderyError
 from decodery.core.tree import TokenTree
 from decodery.core.values import Tensor
 from decodery.model.model import Model
 from decodery.model.turn import forward
+from decodery.run.options import ChatOptions, template_from
 
 STRETCH = 64
 """Tokens of a pass."""
@@ -25,13 +26,16 @@ class Score(NamedTuple):
     logprobs: tuple[float, ...]
 
 
-def score(model: Model, prompt: Any, continuation: Any) -> Score:
+def score(model: Model, prompt: Any, continuation: Any, **template: Unpack[ChatOptions]) -> Score:
     """How likely ``continuation`` (a text or token ids) is after ``prompt`` (whatever ``decode`` takes), before any guide.
 
     The two are tokenised apart unless both are texts: then together, and the tokens behind those of the prompt count, as in
-    the evaluation harness of EleutherAI. Raises ``BadPrompt`` where the continuation is empty or does not fit.
+    the evaluation harness of EleutherAI. ``template``: ``tools``, ``documents`` and the like, as ``decode`` takes them.
+    Raises ``BadPrompt`` where the continuation is empty or does not fit.
     """
-    before = model.tokens(prompt)
+    if unknown := template.keys() - ChatOptions.__annotations__.keys():
+        raise DecoderyError(f"score takes no {unknown.pop()!r}; it takes {', '.join(ChatOptions.__annotations__)}")
+    before = model.tokens(prompt, template_from(template))
     if isinstance(prompt, str) and isinstance(continuation, str):
         after = model.tokens(prompt + continuation)[len(before) :]
     else:

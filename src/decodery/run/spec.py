@@ -53,7 +53,7 @@ def part(role: str, spec: Spec) -> Part:
     for field in fields:
         if field not in parameters and not has_default(kind, field):
             article = "" if field.endswith("s") else "a "
-            raise DecoderyError(f"{role} part {name!r} needs {article}{field}: {name}:{field}=...")
+            raise DecoderyError(f"{role} part {name!r} needs {article}{field}: {kind.example or f'{name}:{field}=...'}")
     values = checked(kind, parameters, name, _inner)
     try:
         made: Part = kind(**values)
@@ -102,7 +102,8 @@ def parse(spec: str, role: str = "draft") -> tuple[str, dict[str, Any]]:
         if not equals or not key.strip().isidentifier():
             key, value = "", item
         if key.strip() in parameters:
-            raise DecoderyError(f"{spec!r} gives {key.strip() or 'the first parameter'} twice")
+            hint = "" if key else f"; several values are a list in brackets, such as {name}:[{rest}]"
+            raise DecoderyError(f"{spec!r} gives {key.strip() or 'the first parameter'} twice{hint}")
         parameters[key.strip()] = read(value.strip())
     return name, parameters
 

@@ -126,7 +126,8 @@ def _learners(draft: Drafter, model: Model) -> dict[str, Lore]:
             found[f"{name}#{same + 1}" if same else name] = lore
     if not found:
         raise BadMemory(
-            f"the draft part {name_of(draft)[1]!r} keeps nothing from one request to the next; recycling and aded do"
+            f"the draft part {name_of(draft)[1]!r} has no memory: it keeps nothing from one request to the next; "
+            "recycling and aded do"
         )
     return found
 

@@ -165,7 +165,7 @@ def _check(path: Path) -> None:
 def _documents(files: Sequence[Path], encode: Callable[[str], Sequence[int]]) -> Iterator[Sequence[int]]:
     for file in files:
         if not file.is_file():
-            raise BadStore(f"no such text file: {file}")
+            raise BadStore(f"no such text file: {file}" + "; it is a folder: name files in it" * file.is_dir())
         try:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
