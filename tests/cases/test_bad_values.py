@@ -15,7 +15,12 @@ from decodery.cli import app
 from ..units.test_cli import tiny  # noqa: F401
 from .test_command_line import call
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+TOP: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {
+    f"{group} {name}".strip(): command
+    for group, top in TOP.items()
+    for name, command in getattr(top, "commands", {"": top}).items()
+}
 
 CALLS = {
     "run": ["w5"],
@@ -24,6 +29,9 @@ CALLS = {
     "profile": ["w5"],
     "doctor": [],
     "bench": ["prompts", "PROMPTS"],
+    "report": ["FOLDER"],
+    "data list": [],
+    "data get": ["gsm8k"],
     "sweep": ["--lengths", "10", "--batches", "1", "--rounds", "1"],
     "index": ["PROMPTS", "-o", "NEW/store"],
     "fit-tree": ["PROMPTS", "-o", "NEW/tree.json"],
@@ -37,7 +45,9 @@ UNKNOWN = ["", "nonsense", "nonsense:x=1"]
 NUMBER = ["many", "-7", "nan"]
 BAD: dict[str, list[str]] = {
     **dict.fromkeys(("draft", "verify", "guide", "constrain", "search", "change", "methods"), UNKNOWN[1:]),
-    **dict.fromkeys(("max_new_tokens", "seed", "limit", "rounds", "nodes", "threads", "ctx_size", "top_k"), NUMBER),
+    **dict.fromkeys(
+        ("max_new_tokens", "seed", "limit", "repeat", "rounds", "nodes", "threads", "ctx_size", "top_k"), NUMBER
+    ),
     **dict.fromkeys(("temperature", "top_p", "min_p", "repeat_penalty", "time_limit"), NUMBER),
     "model": ["/nowhere", "", "FILE"],
     "backend": ["nonsense"],
@@ -58,6 +68,7 @@ BAD: dict[str, list[str]] = {
     "peers": ["nonsense"],
     "lengths": ["many", "0"],
     "batches": ["many", "-1"],
+    "origin": ["/nowhere"],
 }
 """For each option values that it must refuse; ``FILE`` and ``FOLDER`` are there, ``/nowhere`` is not."""
 
@@ -110,7 +121,7 @@ def test_a_bad_value_is_refused_by_name(
     words = [filled(word, places) for word in CALLS[name]]
     option = max(param.opts, key=len)
     model = ["-m", tiny] if "model" in {p.name for p in COMMANDS[name].params} and param.name != "model" else []
-    result = call(name, *words, *model, option, filled(value, places), input="w5\n")
+    result = call(*name.split(), *words, *model, option, filled(value, places), input="w5\n")
     told = plain(result.stderr)
     assert result.exit_code == 2, (told, result.stdout, result.exception)
     assert told.startswith(("error: ", "Usage: "))

@@ -208,6 +208,7 @@ def _show(piece: Any, show_draft: bool) -> None:
 
 def _comparison(lines: Comparison) -> Table:
     table = Table(*lines.titles, header_style="bold")
+    table.columns[1].no_wrap = True
     for line in lines:
         table.add_row(*map(escape, line.cells()))
     return table
