@@ -107,6 +107,7 @@ ROLES: dict[str, Role] = {
             "check": "decodery.constrain.check:Check",
             "python": "decodery.constrain.python:Python",
             "sql": "decodery.constrain.sql:Sql",
+            "span": "decodery.constrain.span:Span",
         },
     ),
     "search": Role(
@@ -117,6 +118,9 @@ ROLES: dict[str, Role] = {
             "beam": "decodery.search.beam:Beam",
             "best-of-n": "decodery.search.best_of_n:BestOfN",
             "first-finish": "decodery.search.first_finish:FirstFinish",
+            "smc": "decodery.search.smc:Smc",
+            "asap": "decodery.search.asap:Asap",
+            "exact": "decodery.search.exact:Exact",
         },
     ),
     "change": Role(
