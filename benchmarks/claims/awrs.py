@@ -42,7 +42,20 @@ def taken(model: decodery.Model, pattern: str) -> Any:
         return None
 
 
-def weights(model: decodery.Model, built: Any, prompt: str, draws: int = 100) -> float:
+def asked(pattern: str) -> list[dict[str, str]]:
+    """A conversation whose answer is a string of the pattern, with two examples: a model that ends its answers by itself."""
+    told = "Answer with one string that matches the regular expression, and nothing else: {}"
+    examples = (("^[A-Z]{3}[0-9]{2}$", "QTR48"), ("^(cat|dog)s?$", "dogs"))
+    turns = [(told.format(regex), text) for regex, text in examples]
+    conversation = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return [*conversation, {"role": "user", "content": told.format(pattern)}]
+
+
+def weights(model: decodery.Model, built: Any, prompt: Any, draws: int = 100) -> float:
     """At the first token: by how many standard errors the mean weight is off the allowed mass, from the whole mask."""
     session = model.session(model.tokens(prompt))
     try:
@@ -72,7 +85,7 @@ def main() -> None:
         regular += 1
         if regular > 40:
             continue
-        prompt = f"A string that matches the regular expression {pattern} is: "
+        prompt = asked(pattern)
         output = decodery.decode(
             model,
             prompt,

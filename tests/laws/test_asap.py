@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -87,7 +88,7 @@ def test_masks_alone_distort_and_the_trie_undoes_it() -> None:
         seen.add(tuple(sample(built, future, seed)))
         chances.append(future.root.c)
         assert future.root.c >= whole - 1e-9
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(chances, chances[1:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(chances))
     assert divergence(want, next_law(built, future)) < 0.01
     for seed in range(500, 5000):
         if len(seen) == len(FIVE):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from decodery.core.chooser import Chooser, Seeded, enumerate_law
-from decodery.search.lib.awrs import NODES, SHARES, awrs, masked, with_replacement, without_replacement
+from decodery.search.lib.awrs import NODES, SHARES, Urn, awrs, masked, with_replacement, without_replacement
 from decodery.search.lib.resampling import METHODS, effective, log_mean, normalised
 
 
@@ -86,6 +86,20 @@ def test_the_integral_is_that_of_the_negative_binomial(refused: int, left: float
         u = (-steps).exp()
         values = u * (refused * torch.log1p(-u.clamp(max=1 - 1e-15)) - 2 * torch.log1p((1 - left) / left * u)).exp()
         assert got == pytest.approx(float(torch.trapezoid(values, steps)), rel=1e-8)
+
+
+def test_many_tokens_are_drawn_by_blocks() -> None:
+    """Each with its own chance, by enumeration, and each once."""
+    p, _ = drawn(600, 3)
+    law = enumerate_law(Urn(p).pick)
+    assert torch.allclose(
+        torch.tensor([law.get(token, 0.0) for token in range(600)], dtype=torch.float64), p, atol=1e-12
+    )
+    urn, rng, seen = Urn(p), Seeded(1), []
+    while urn.mass > 0:
+        seen.append(urn.pick(rng))
+        assert urn.take(seen[-1]) == pytest.approx(float(p[seen[-1]]))
+    assert sorted(seen) == list(range(600))
 
 
 def test_a_mask_gives_the_allowed_mass_itself() -> None:

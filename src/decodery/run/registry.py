@@ -108,6 +108,7 @@ ROLES: dict[str, Role] = {
             "python": "decodery.constrain.python:Python",
             "sql": "decodery.constrain.sql:Sql",
             "span": "decodery.constrain.span:Span",
+            "once": "decodery.constrain.once:Once",
         },
     ),
     "search": Role(

@@ -30,6 +30,37 @@ class Draw(NamedTuple):
 DEAD = Draw(None, -math.inf)
 
 
+class Urn:
+    """Tokens with their chances ``[V]`` (float64), drawn without replacement.
+
+    A draw picks a block of tokens, then a token of it, and so takes the root of V steps; few tokens are one block.
+    """
+
+    def __init__(self, p: Tensor) -> None:
+        self._size = len(p) if len(p) <= 512 else math.isqrt(len(p)) + 1
+        self._blocks = torch.zeros(-(-len(p) // self._size), self._size, dtype=torch.float64)
+        self._blocks.view(-1)[: len(p)] = p
+        self._masses = self._blocks.sum(1)
+
+    @property
+    def mass(self) -> float:
+        """What is left."""
+        return float(self._masses.sum())
+
+    def pick(self, rng: Chooser) -> int:
+        """A token, which stays in the urn."""
+        block = rng.pick(self._masses) if len(self._masses) > 1 else 0
+        return block * self._size + rng.pick(self._blocks[block])
+
+    def take(self, token: int) -> float:
+        """Take a token out; returns its chance."""
+        block, place = divmod(token, self._size)
+        chance = float(self._blocks[block, place])
+        self._blocks[block, place] = 0.0
+        self._masses[block] = self._blocks[block].sum()
+        return chance
+
+
 def awrs(p: Tensor, accept: Callable[[int], bool], rng: Chooser, accepts: int = 2) -> Draw:
     """Draw from ``p`` until ``accepts`` tokens were allowed; the first of them is the token.
 
@@ -44,14 +75,14 @@ def awrs(p: Tensor, accept: Callable[[int], bool], rng: Chooser, accepts: int = 
 
 def without_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser) -> Draw:
     """Two draws at least: E[f] = q f(x) + (1 - q) E[f | not x], applied to each token, and a single draw for the tail."""
-    rest, log_left = p.clone(), 0.0
-    while (mass := float(rest.sum())) > 0:
-        token = rng.pick(rest)
-        q, rest[token] = float(rest[token]) / mass, 0.0
-        left = float(rest.sum())
+    urn, log_left = Urn(p), 0.0
+    while (mass := urn.mass) > 0:
+        token = urn.pick(rng)
+        q = urn.take(token) / mass
+        left = urn.mass
         if not accept(token):
             log_left += math.log(left / mass) if left > 0 else -math.inf
-        elif left <= 0 or accept(rng.pick(rest)):
+        elif left <= 0 or accept(urn.pick(rng)):
             return Draw(token, log_left)
         else:
             return Draw(token, log_left + math.log(q))
@@ -66,13 +97,14 @@ def with_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser, acc
     factor l / (l + (1 - l) u) for each draw, where l is the mass not yet refused. This is what the paper's phantom
     rejections estimate by simulation, without their noise.
     """
-    rest, whole = p.clone(), float(p.sum())
+    urn = Urn(p)
+    whole = urn.mass
     asked: set[int] = set()
     first: int | None = None
     refused, found = 0, 0
     log_factors = np.zeros_like(NODES)
-    while (left := float(rest.sum()) / whole) > 0:
-        token = rng.pick(rest)
+    while (left := urn.mass / whole) > 0:
+        token = urn.pick(rng)
         log_factors -= np.log1p((1 - left) / left * NODES)
         if token in asked or accept(token):
             asked.add(token)
@@ -81,7 +113,7 @@ def with_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser, acc
             if found == accepts:
                 break
         else:
-            rest[token] = 0.0
+            urn.take(token)
             refused += 1
     if first is None:
         return DEAD
