@@ -31,7 +31,7 @@ from decodery.run.loop import launch
 from decodery.run.recipe import Recipe
 from decodery.search.lib.future import Aligned, Future
 
-TASKS, SAMPLES, WINDOW = int(sys.argv[1]) if len(sys.argv) > 1 else 4, 80, 20
+TASKS, SAMPLES, WINDOW = (int(sys.argv[i]) if len(sys.argv) > i else usual for i, usual in enumerate((4, 80, 20), 1))
 HEAD = "(define-fun inv ((s (BitVec 4)) (t (BitVec 4))) (BitVec 4) "
 
 
@@ -93,7 +93,7 @@ def windows(values: list[float]) -> list[float]:
 def answers(model: decodery.Model) -> dict[str, Any]:
     """ "yes", "no" or "maybe": the law of all their tokenisations is known from the exact search."""
     options = {"draft": "none", "constrain": {"choice": {"options": ["yes", "no", "maybe"]}}, "max_new_tokens": 8}
-    prompt, n, burn = "Is the earth flat? Answer with one word: ", 800, 200
+    prompt, n, burn = "Is the earth flat? Answer with one word: ", 4 * SAMPLES, SAMPLES
     exact = decodery.decode(model, prompt, search="exact:n=40,most=2000", **options)
     weights = {one.tokens: math.exp(one.score) for one in exact.candidates}
     whole = sum(weights.values())

@@ -37,13 +37,13 @@ def main() -> None:
     model = decodery.load("smollm2")
     newline = model.pieces("\n")[0]
     rows = [json.loads(line) for line in (DATA / "squad" / "squad_train_sample.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if len(row["context"]) < 700][:QUESTIONS]
+    rows = [row for row in rows if len(row["context"]) < 600][:QUESTIONS]
     results: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
     better, spans, inside, nodes, passes, candidates, seconds = [], 0, 0, [], [], [], []
     for row in rows:
         passage = " " + row["context"].strip()
         prompt = f"Text:{passage}\nQuestion: {row['question'].strip()}\nAnswer:"
-        options = {"draft": "none", "stop": newline, "max_new_tokens": 40, "seed": 1}
+        options = {"draft": "none", "stop": newline, "max_new_tokens": 24, "seed": 1}
         span = {"span": {"text": passage, "longest": LONGEST}}
         found = {
             "greedy": decodery.decode(model, prompt, **options),

@@ -25,6 +25,8 @@ class Places(NamedTuple):
 class Span(Constraint):
     """The answer is a run of at most ``longest`` tokens of ``text``, in the text's own tokenisation; it may end anywhere.
 
+    It does not begin with a token that is only white space: to some models a blank answer is the likeliest of all.
+
     Give the text as it stands in the prompt, the space before it included, so that tokens are the same. With
     ``search=exact`` the answer is the likeliest span of all.
     """
@@ -35,10 +37,12 @@ class Span(Constraint):
 
     def bind(self, model: Model) -> Self:
         self._tokens, self._vocab = model.pieces(self.text), model.vocab
+        decode = model.matcher_tokenizer().decode_bytes
+        self._starts = tuple(i for i, token in enumerate(self._tokens) if decode([token]).strip())
         return self
 
     def start(self, prompt: Sequence[int]) -> Places:
-        return Places(tuple(range(len(self._tokens))), 0)
+        return Places(self._starts, 0)
 
     def advance(self, state: Places, token: int) -> Places | None:
         if state.length == self.longest:
