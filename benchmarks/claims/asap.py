@@ -67,13 +67,14 @@ def samples(
     """log q - log p of each sample, log c(root) after it, and how many came to an end."""
     built = build(Recipe.of("none", None, "temperature:1.0", grammar), model)
     future, gaps, roots, ended = Future(), [], [], 0
+    ends = model.eos | {model.pieces("\n")[0], model.pieces("\n\n")[0]}  # the worked examples end with a line's end
     with closing(model.session(model.tokens(prompt))) as session:
         forward(session)
         for seed in range(SAMPLES):
             with closing(session.fork()) as fork:
                 known = future if learns else Future()
                 aligned = replace(built, laws=Aligned(built.laws.guides, False, {}, known))
-                stop, tokens, q = Stop(model.eos, max_new_tokens=48), list[int](), 0.0
+                stop, tokens, q = Stop(ends, max_new_tokens=48), list[int](), 0.0
                 for step in steps(launch(aligned, fork, Seeded(seed), stop)):
                     tokens += step.tokens
                     q += sum(float(step.p.logits[0].log_softmax(-1)[token]) for token in step.tokens)

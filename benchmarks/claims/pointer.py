@@ -17,7 +17,7 @@ import decodery
 from decodery.model.pointer import PointerModel, PointerNetwork
 
 SCALE = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-ITEMS = 200
+ITEMS = int(sys.argv[2]) if len(sys.argv) > 2 else 200
 WIDE = "beam:width=10,length_penalty=0,early_stopping=never"
 
 
@@ -101,7 +101,7 @@ def main() -> None:
             network,
             6,
             lambda x: [one.tokens for one in answer(network, x, constrain="once", search=every).candidates],
-            20,
+            min(ITEMS, 20),
         ),
     }
     print(told, flush=True)
