@@ -67,9 +67,13 @@ def main() -> None:
         for name in ("greedy", "greedy, constrained to spans"):
             answer = found[name].tokens
             body = answer[:-1] if answer and answer[-1] in (newline, *model.eos) else answer
-            is_span = any(tokens[i : i + len(body)] == body for i in range(len(tokens))) and 0 < len(body) <= LONGEST
+            is_span = (
+                any(tokens[i : i + len(body)] == body for i in range(len(tokens)))
+                and 0 < len(body) <= LONGEST
+                and found[name].text.strip()
+            )
             if name == "greedy":
-                spans += is_span
+                spans += bool(is_span)
             if is_span and body != answer:
                 better.append(exact.candidates[0].score - chance(model, prompt, answer))
         print(

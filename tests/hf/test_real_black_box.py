@@ -47,17 +47,17 @@ def test_digits_only_asks_about_few_tokens(smollm2: Any) -> None:
 def test_the_evidence_is_what_the_mask_says(smollm2: Any) -> None:
     """Of one token: the mean of the weights of many particles is the allowed mass, which the mask tells exactly."""
     options = {
-        "constrain": {"choice": {"options": ["yes", "no", "maybe"]}},
+        "constrain": Check(lambda text: text.isdigit() or not text),
         "guide": "temperature:1.0",
         "max_new_tokens": 1,
         "seed": 2,
     }
-    prompt = "Is the earth flat? Answer: "
+    prompt = "In 1969, a man walked on the moon. In "
     masked = decodery.decode(smollm2, prompt, search="smc:particles=1,masks=true", **options)
-    drawn = decodery.decode(smollm2, prompt, search="smc:particles=300", **options)
-    assert drawn.log_evidence == pytest.approx(masked.log_evidence, abs=0.5)
+    drawn = decodery.decode(smollm2, prompt, search="smc:particles=200", **options)
+    assert drawn.log_evidence == pytest.approx(masked.log_evidence, abs=0.2)
     assert sum(math.exp(one.score) for one in drawn.candidates) == pytest.approx(math.exp(drawn.log_evidence))
-    assert drawn.stats.calls["checks"] < 300 * smollm2.vocab / 10
+    assert drawn.stats.calls["checks"] < 200 * smollm2.vocab / 10
 
 
 def test_the_exact_search_beats_greedy_among_spans(smollm2: Any) -> None:
