@@ -55,8 +55,8 @@ def asked(pattern: str) -> list[dict[str, str]]:
     return [*conversation, {"role": "user", "content": told.format(pattern)}]
 
 
-def weights(model: decodery.Model, draws: int = 400) -> None:
-    """At the first token of twenty patterns: mean weights against the allowed mass, which the whole mask tells.
+def weights(model: decodery.Model, draws: int = 100) -> None:
+    """At the first token of ten patterns: mean weights against the allowed mass, which the whole mask tells.
 
     Weights have a long tail, so patterns are pooled: a single pattern's error of the mean says little.
     """
@@ -65,7 +65,7 @@ def weights(model: decodery.Model, draws: int = 400) -> None:
     variances: dict[str, list[float]] = {name: [] for name in kinds}
     masses: list[float] = []
     for pattern in patterns():
-        if len(masses) == 20 or (built := taken(model, pattern)) is None:
+        if len(masses) == 10 or (built := taken(model, pattern)) is None:
             continue
         with closing(model.session(model.tokens(asked(pattern)))) as session:
             p = built.laws(forward(session)).row(0).double()

@@ -88,6 +88,17 @@ def test_the_integral_is_that_of_the_negative_binomial(refused: int, left: float
         assert got == pytest.approx(float(torch.trapezoid(values, steps)), rel=1e-8)
 
 
+@pytest.mark.parametrize("p", [[0.5, 0.4, 0.0999, 0.0001], [0.9, 0.0, 0.0999, 0.0001]])
+def test_what_is_hardly_left_is_not_asked_about(p: list[float]) -> None:
+    """Neither estimator asks about the last ten-thousandth once all else was refused."""
+    for seed in range(50):
+        asked: list[int] = []
+        draw = awrs(torch.tensor(p, dtype=torch.float64), lambda t, a=asked: bool(a.append(t)), Seeded(seed), 2, 0.001)  # type: ignore[misc]
+        assert draw == (None, -math.inf)
+        assert asked[-1] != 3
+        assert len(asked) >= sum(chance > 0.001 for chance in p)
+
+
 def test_many_tokens_are_drawn_by_blocks() -> None:
     """Each with its own chance, by enumeration, and each once."""
     p, _ = drawn(600, 3)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 
 from decodery.core.chooser import Chooser
 from decodery.core.errors import DecoderyError
@@ -47,7 +47,9 @@ class Smc(Search):
     estimate of the answer's probability under the guided law, forbidden answers counted as zero; ``log_evidence`` is the log
     of their sum. The guides see all tokens here, for there is no mask. ``Stats.calls["checks"]`` counts the tokens asked about.
 
-    ``accepts``: how many draws must be allowed for one token; more make weights steadier. ``masks``: take the constraint's
+    ``accepts``: how many draws must be allowed for one token; more make weights steadier. ``least``: a place
+    where less than this share of the law is not refused yet counts as a dead end, as in the authors' code; 0 asks on to the
+    last token. ``masks``: take the constraint's
     mask instead of AWRS. ``whole``: only answers that end within the limit count; their last token is then an
     end-of-sequence. ``critic``: a callable or ``python:module:function`` of the answer's bytes so far and of whether it has
     ended, which answers a log-potential (nats, -inf to refuse): it steers the resampling, and ended answers are weighted by it.
@@ -63,6 +65,7 @@ class Smc(Search):
     resample: Literal["systematic", "stratified", "residual", "multinomial"] = "systematic"
     threshold: Annotated[float, Ge(0), Le(1)] = 0.5
     accepts: Annotated[int, Ge(2)] = 2
+    least: Annotated[float, Ge(0), Lt(1)] = 1e-5
     masks: bool = False
     whole: bool = False
     critic: Callable[..., Any] | str | None = None
@@ -90,7 +93,7 @@ class Smc(Search):
                 laws = {node: None if row is None else double(p.row(row)) for node, row in places.items()}
                 tick("guide")
                 length += 1
-                usual = by_mask if self.masks else by_rejection(self.accepts)
+                usual = by_mask if self.masks else by_rejection(self.accepts, self.least)
                 proposal = by_ending if self.whole and length == longest else usual
                 for i, one in enumerate(flock):
                     if one.stop.reason is None:

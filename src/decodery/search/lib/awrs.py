@@ -61,22 +61,24 @@ class Urn:
         return chance
 
 
-def awrs(p: Tensor, accept: Callable[[int], bool], rng: Chooser, accepts: int = 2) -> Draw:
+def awrs(p: Tensor, accept: Callable[[int], bool], rng: Chooser, accepts: int = 2, least: float = 0.0) -> Draw:
     """Draw from ``p`` until ``accepts`` tokens were allowed; the first of them is the token.
 
     ``p``: ``[V]`` float64, sums to one. ``accept`` is asked once about each token drawn. Over the randomness,
     E[weight * f(token)] = sum of p(x) f(x) over the allowed x, for every f. Tokens that were refused are not drawn again.
-    As in Lipkin et al. 2025, section 3; which of the two estimators runs depends on ``p`` alone.
+    With ``least`` above 0, a law of which less than that is left counts as refused: nothing is drawn from its last tokens, and
+    the sum is wrong by no more than ``least``. As in Lipkin et al. 2025, section 3; which of the two estimators runs depends
+    on ``p`` alone.
     """
     if accepts == 2 and float(p.max()) < SURE:
-        return without_replacement(p, accept, rng)
-    return with_replacement(p, accept, rng, accepts)
+        return without_replacement(p, accept, rng, least)
+    return with_replacement(p, accept, rng, accepts, least)
 
 
-def without_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser) -> Draw:
+def without_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser, least: float = 0.0) -> Draw:
     """Two draws at least: E[f] = q f(x) + (1 - q) E[f | not x], applied to each token, and a single draw for the tail."""
     urn, log_left = Urn(p), 0.0
-    while (mass := urn.mass) > 0:
+    while (mass := urn.mass) > least:
         token = urn.pick(rng)
         q = urn.take(token) / mass
         left = urn.mass
@@ -89,7 +91,7 @@ def without_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser) 
     return DEAD
 
 
-def with_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser, accepts: int) -> Draw:
+def with_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser, accepts: int, least: float = 0.0) -> Draw:
     """The weight (accepts - 1) / (draws - 1) of negative binomial sampling, averaged over how often tokens that were
     refused would have been drawn again.
 
@@ -103,7 +105,7 @@ def with_replacement(p: Tensor, accept: Callable[[int], bool], rng: Chooser, acc
     first: int | None = None
     refused, found = 0, 0
     log_factors = np.zeros_like(NODES)
-    while (left := urn.mass / whole) > 0:
+    while (left := urn.mass / whole) > least or first is not None:
         token = urn.pick(rng)
         log_factors -= np.log1p((1 - left) / left * NODES)
         if token in asked or accept(token):

@@ -53,9 +53,9 @@ class Asked:
         return mask
 
 
-def by_rejection(accepts: int) -> Proposal:
+def by_rejection(accepts: int, least: float) -> Proposal:
     """Draw until tokens are allowed (AWRS)."""
-    return lambda p, asked, rng: awrs(p, asked, rng, accepts)
+    return lambda p, asked, rng: awrs(p, asked, rng, accepts, least)
 
 
 def by_mask(p: Tensor, asked: Asked, rng: Chooser) -> Draw:
