@@ -36,6 +36,8 @@ class Step:
         calls: passes by what ran ("target", "draft", "companion", and "trial" for answers that a search tries), and
             "positions", the tokens that the target computed.
         candidates: the finished answers of a search, in its last step.
+        log_evidence: what the search estimates of the log-probability that an answer of the model keeps the constraint
+            (nats), in its last step; None where it estimates none.
     """
 
     tree: TokenTree
@@ -46,3 +48,4 @@ class Step:
     seconds: dict[str, float] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     candidates: list[Candidate] = field(default_factory=list)
+    log_evidence: float | None = None

@@ -161,6 +161,7 @@ class _Driver:
         output.stats.first = output.stats.first or (output.stats.seconds if output.tokens or step.tokens else 0.0)
         output.tokens += step.tokens
         output.candidates = step.candidates or output.candidates
+        output.log_evidence = output.log_evidence if step.log_evidence is None else step.log_evidence
         if output.logprobs is not None:
             output.logprobs += logprobs(step, self._request.logprobs or 0)
 

@@ -26,7 +26,8 @@ class Output:
 
     ``tokens`` ends with the token that ended it, ``text`` before that token (whatever it says) and before any stop
     string. ``finish_reason``: see ``Stop``.
-    ``logprobs`` is filled on request; ``candidates`` by searches.
+    ``logprobs`` is filled on request; ``candidates`` by searches, ``log_evidence`` by those that estimate it: the
+    log-probability (nats) that an answer of the model keeps the constraint.
     """
 
     text: str = ""
@@ -35,6 +36,7 @@ class Output:
     stats: Stats = field(default_factory=Stats)
     logprobs: list[Chosen] | None = None
     candidates: list[Candidate] = field(default_factory=list)
+    log_evidence: float | None = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the text, the figures, and the candidates of a search."""

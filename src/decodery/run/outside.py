@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from decodery.core.errors import UnknownPart
 
@@ -51,6 +51,17 @@ def declared(roles: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]
         else:
             found.setdefault(role, {})[name] = f"{point.module}:{point.attr}"
     return found
+
+
+def function_at(target: str) -> Callable[..., Any]:
+    """The function at ``python:module:function``. Raises ``UnknownPart`` where it is none."""
+    prefix, _, rest = target.partition(":")
+    if prefix != "python" or rest.count(":") != 1:
+        raise UnknownPart(f"a function is named by python:module:function, not by {target!r}")
+    found = _imported(rest, f"the function {rest}")
+    if not callable(found):
+        raise UnknownPart(f"{rest} is no function but {type(found).__name__}")
+    return cast(Callable[..., Any], found)
 
 
 def examined(role: str, base: str, does: Sequence[str], target: str, bases: Mapping[str, str]) -> Any:

@@ -14,7 +14,8 @@ from decodery.core.part import Part
 from decodery.core.roles import Constraint, Drafter, Guide, Search, Verifier
 from decodery.core.values import Cap
 from decodery.core.written import Written, from_yaml, plain
-from decodery.run.registry import ROLES, Role, name_of, nearest
+from decodery.run.registry import ROLES, name_of, nearest
+from decodery.run.role import Role
 from decodery.run.spec import Spec, describe, part
 
 Specs = Spec | Sequence[Spec] | None

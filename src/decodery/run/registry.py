@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -15,28 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from decodery.core.errors import UnknownPart
 from decodery.run.outside import declared, examined, target_in, target_of
+from decodery.run.role import Role
 
 if TYPE_CHECKING:
     from decodery.core.part import Part
-
-
-@dataclass(frozen=True)
-class Role:
-    """A role that parts have: all that the recipe, the command line, the bench and the documentation know of it.
-
-    ``base``: the class its parts derive from. ``does``: the methods each of them must define. ``many``: a recipe may name
-    several. ``default``: the part where none is named. ``recipe``: it is chosen for each request, so a recipe has an entry
-    and the commands an option for it. ``help``, ``flag``: of that option. ``parts``: name -> ``module:Class``.
-    """
-
-    base: str
-    does: tuple[str, ...]
-    help: str
-    parts: Mapping[str, str]
-    many: bool = False
-    default: str | None = None
-    recipe: bool = True
-    flag: str = ""
 
 
 ROLES: dict[str, Role] = {
@@ -122,6 +104,11 @@ ROLES: dict[str, Role] = {
             "none": "decodery.constrain.free:Free",
             "choice": "decodery.constrain.choice:Choice",
             "regex": "decodery.constrain.regex:Regex",
+            "check": "decodery.constrain.check:Check",
+            "python": "decodery.constrain.python:Python",
+            "sql": "decodery.constrain.sql:Sql",
+            "span": "decodery.constrain.span:Span",
+            "once": "decodery.constrain.once:Once",
         },
     ),
     "search": Role(
@@ -132,6 +119,9 @@ ROLES: dict[str, Role] = {
             "beam": "decodery.search.beam:Beam",
             "best-of-n": "decodery.search.best_of_n:BestOfN",
             "first-finish": "decodery.search.first_finish:FirstFinish",
+            "smc": "decodery.search.smc:Smc",
+            "asap": "decodery.search.asap:Asap",
+            "exact": "decodery.search.exact:Exact",
         },
     ),
     "change": Role(

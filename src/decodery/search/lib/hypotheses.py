@@ -25,8 +25,12 @@ class Hypothesis(NamedTuple):
     def then(self, token: int, total: float, constrain: Constraint) -> Hypothesis | None:
         """One token more; None where it is forbidden."""
         ends = token in self.stop.eos
-        if (state := self.state if ends else constrain.advance(self.state, token)) is None:
-            return None
+        state = self.state if ends else constrain.advance(self.state, token)
+        return None if state is None else self.grown(token, total, state, constrain)
+
+    def grown(self, token: int, total: float, state: Any, constrain: Constraint) -> Hypothesis:
+        """One token more, which leads to this state."""
+        ends = token in self.stop.eos
         stop = self.stop.fork()
         tokens = (*self.tokens, token)
         stop.count([token])

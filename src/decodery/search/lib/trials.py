@@ -36,13 +36,19 @@ class Trials:
     """``n`` answers that run together. Drafts inside are lawful: no answer's tokens look at another answer."""
 
     def __init__(self, n: int, session: Session, built: Built, rng: Chooser, stop: Stop) -> None:
-        self.all = [Trial(i, session.fork(), stop.fork()) for i in range(n)]
-        self._session, self._stop, self._crew = session, stop, Crew()
+        self.all: list[Trial] = []
+        self._session, self._built, self._rng, self._stop, self._crew = session, built, rng, stop, Crew()
         self._last: Step | None = None
-        for one in self.all:
-            # The first one draws as plain sampling would, so n=1 is plain sampling.
-            own = rng.fork() if one.number else rng
-            self._crew.add(one.number, trial(built, one.session, own, one.stop))
+        for _ in range(n):
+            self.begin()
+
+    def begin(self) -> Trial:
+        """One more answer. The first one draws as plain sampling would, so n=1 is plain sampling."""
+        one = Trial(len(self.all), self._session.fork(), self._stop.fork())
+        own = self._rng.fork() if one.number else self._rng
+        self._crew.add(one.number, trial(self._built, one.session, own, one.stop))
+        self.all.append(one)
+        return one
 
     def __bool__(self) -> bool:
         """Whether any is still going on."""
