@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from decodery.cli.common import conversation, prompt_of, read, silence
 from decodery.cli.options import BACKEND, CONTEXT, MODEL, RECIPE, THREADS, Group, parameter
-from decodery.cli.short import ORDER, SHORT, guides_of
+from decodery.cli.short import CONSTRAINED, ORDER, SHORT, constraint_of, guides_of
 from decodery.core.errors import DecoderyError
 from decodery.run.registry import ROLES, entries, names
 
@@ -112,7 +112,7 @@ class TextOptions(Group):
 
 @dataclass
 class RecipeOptions(Group):
-    """An option for each role of the table, those of ``SHORT``, and ``--recipe``. ``specs``: what was given, by role."""
+    """An option for each role of the table, the short ones, and ``--recipe``. ``specs``: what was given, by role."""
 
     specs: dict[str, Any] = dataclasses.field(default_factory=dict)
     file: Path | None = None
@@ -135,6 +135,10 @@ class RecipeOptions(Group):
         for name, short in SHORT.items():
             told = f"Short for --guide {short.guide}:{name[0].upper()}; {short.off}: none."
             found.append(parameter(name, Annotated[short.kind | None, typer.Option(*short.names, help=told)], None))
+        for name, constrained in CONSTRAINED.items():
+            option = typer.Option(constrained.flag, help=constrained.help)
+            hint = Annotated[constrained.kind if constrained.kind is not str else str | None, option]  # type: ignore[misc]
+            found.append(parameter(name, hint, None if constrained.kind is str else []))
         return [*found, parameter("recipe", RECIPE, None)]
 
     def given(self, values: dict[str, Any], context: typer.Context) -> Self:
@@ -145,7 +149,9 @@ class RecipeOptions(Group):
             raise DecoderyError(f"--recipe names all parts already; leave out {named}, or --recipe")
         guided = bool(values["guide"]) or any(values[name] is not None for name in SHORT)
         values["guide"] = guides_of(values, context.meta.get(ORDER, []))
-        specs = {name: value for name, value in values.items() if name not in SHORT and value not in (None, [], "")}
+        values["constrain"] = constraint_of(values)
+        short = {*SHORT, *CONSTRAINED}
+        specs = {name: value for name, value in values.items() if name not in short and value not in (None, [], "")}
         return dataclasses.replace(self, specs={} if file else specs, file=file, guided=guided)
 
     def sampled(self, recipe: Recipe, model: Model) -> Recipe:
@@ -162,7 +168,7 @@ class RecipeOptions(Group):
         named = [
             (role, spec)
             for role, given in self.specs.items()
-            for spec in ([given] if isinstance(given, str) else given)
+            for spec in ([given] if isinstance(given, str) else given)  # of a mapping its key, the name
         ]
         found = [known.get(f"{role}/{spec.partition(':')[0]}") for role, spec in named]
         return self.file is None and all(entry and set(facts(entry)["needs"]) <= {"tree"} for entry in found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from decodery.core.stats import Stats
 from decodery.core.step import Step
@@ -26,7 +26,9 @@ class Output:
 
     ``tokens`` ends with the token that ended it, ``text`` before that token (whatever it says) and before any stop
     string. ``finish_reason``: see ``Stop``.
-    ``logprobs`` is filled on request; ``candidates`` by searches.
+    ``logprobs`` is filled on request; ``candidates`` by searches. ``parsed``: what the text stands for under a constraint
+    that can read it (an object for JSON, an instance of the Python type that was the schema); None where the answer was
+    cut off.
     """
 
     text: str = ""
@@ -35,6 +37,7 @@ class Output:
     stats: Stats = field(default_factory=Stats)
     logprobs: list[Chosen] | None = None
     candidates: list[Candidate] = field(default_factory=list)
+    parsed: Any = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the text, the figures, and the candidates of a search."""
@@ -48,13 +51,15 @@ class Piece(NamedTuple):
     """What one step added to an answer: text that is final, and the step behind it.
 
     ``step`` is None for what was held back until the end; ``answer`` says which of several answers this belongs to;
-    ``drafted`` how many characters of the text came from accepted drafts (they stand before the verifier's own).
+    ``drafted`` how many characters of the text came from accepted drafts (they stand before the verifier's own);
+    ``partial`` what the answer so far stands for, under a constraint that can read it.
     """
 
     text: str
     step: Step | None
     answer: int = 0
     drafted: int = 0
+    partial: Any = None
 
 
 def logprobs(step: Step, top: int) -> list[Chosen]:

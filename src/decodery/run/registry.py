@@ -26,7 +26,8 @@ class Role:
 
     ``base``: the class its parts derive from. ``does``: the methods each of them must define. ``many``: a recipe may name
     several. ``default``: the part where none is named. ``recipe``: it is chosen for each request, so a recipe has an entry
-    and the commands an option for it. ``help``, ``flag``: of that option. ``parts``: name -> ``module:Class``.
+    and the commands an option for it. ``help``, ``flag``: of that option. ``parts``: name -> ``module:Class``. ``of_type``: the
+    part that is meant where a Python type stands in place of a spec; the type is its first parameter.
     """
 
     base: str
@@ -37,6 +38,7 @@ class Role:
     default: str | None = None
     recipe: bool = True
     flag: str = ""
+    of_type: str | None = None
 
 
 ROLES: dict[str, Role] = {
@@ -116,12 +118,20 @@ ROLES: dict[str, Role] = {
     "constrain": Role(
         base="decodery.core.roles:Constraint",
         does=("advance", "mask"),
-        help="Constraint, e.g. regex:[0-9]+ or choice:[yes,no].",
+        help="Constraint, e.g. json:object, json-schema:FILE or choice:[yes,no].",
         default="none",
+        of_type="json-schema",
         parts={
             "none": "decodery.constrain.free:Free",
             "choice": "decodery.constrain.choice:Choice",
             "regex": "decodery.constrain.regex:Regex",
+            "json": "decodery.constrain.json:Json",
+            "json-schema": "decodery.constrain.json_schema:JsonSchema",
+            "lark": "decodery.constrain.lark:Lark",
+            "gbnf": "decodery.constrain.gbnf:Gbnf",
+            "tool": "decodery.constrain.tool:ToolCalls",
+            "substring": "decodery.constrain.substring:Substring",
+            "all": "decodery.constrain.all:All",
         },
     ),
     "search": Role(
