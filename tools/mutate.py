@@ -148,11 +148,9 @@ def path_of_another_row() -> None:
 
 def state_changed_in_place() -> None:
     def advance(self: MatcherConstraint, state: GrammarState, token: int) -> GrammarState | None:
-        matcher = state.matcher()
-        if matcher.is_stopped() or matcher.try_consume_tokens([token]) < 1:
+        if state.matcher.is_stopped() or state.matcher.try_consume_tokens([token]) < 1:
             return None
-        # The reader does not know that the matcher has moved.
-        return GrammarState(state.reader, state, token, state.depth + 1)
+        return GrammarState(state.matcher.deep_copy())
 
     MatcherConstraint.advance = advance  # type: ignore[method-assign]
 

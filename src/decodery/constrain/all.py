@@ -29,6 +29,7 @@ class All(Constraint):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.literal = any(part.literal for part in self.parts)  # type: ignore[misc]
+        self.forces = any(part.forces for part in self.parts)  # type: ignore[misc]
 
     def bind(self, model: Model) -> Self:
         self.parts = tuple(ready(part, model) for part in self.parts)

@@ -171,6 +171,8 @@ class Constraint(Part):
     """
 
     literal: ClassVar[bool] = False
+    forces: ClassVar[bool] = False
+    """Whether ``forced`` may tell something."""
     letters: ClassVar[str] = "abc"
     """What the three tokens of a toy spell where the law suite examines this constraint."""
 

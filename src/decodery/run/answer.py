@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from decodery.core.chooser import Seeded
 from decodery.core.errors import DecoderyError
@@ -22,10 +21,8 @@ from decodery.plan.planner import plans
 from decodery.run.build import build
 from decodery.run.crew import Crew, Failed
 from decodery.run.loop import launch
-from decodery.run.output import Output, Piece, logprobs, piece_of
+from decodery.run.output import Output, Piece, logprobs, parsed, piece_of
 from decodery.run.recipe import Recipe
-
-LOG = logging.getLogger(__name__)
 
 
 class Stream(Iterator[Piece]):
@@ -122,7 +119,7 @@ class _Driver:
                 else:
                     rest = stop.text.finish() if stop.text is not None else ""
                     output.finish_reason = stop.reason or ""
-                    output.parsed = self._parsed(output, rest)
+                    output.parsed = parsed(self._built.constrain, output, rest)
                     if self._joint is not None and len(stops) == 1:
                         output.stats.set_plain(self._joint.costs(1))
                     piece = Piece(rest, None, i)
@@ -136,16 +133,6 @@ class _Driver:
             if len(self.outputs) > 1:
                 errors[0].add_note(f"{len(errors)} of {len(self.outputs)} answers failed; the others are complete")
             raise errors[0]
-
-    def _parsed(self, output: Output, rest: str) -> Any:
-        """What a whole answer stands for."""
-        if output.finish_reason != "stop":
-            return None
-        try:
-            return self._built.constrain.value(output.text + rest)
-        except ValueError as error:  # well formed, but a validator of the user's own says no
-            LOG.warning("the answer cannot be parsed: %s", error)
-            return None
 
     def _open(self, output: Output, session: Session) -> None:
         output.stats.prompt_tokens = len(session.tokens)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, NamedTuple
 
+from decodery.core.roles import Constraint
 from decodery.core.stats import Stats
 from decodery.core.step import Step
 from decodery.core.text import TextStream
 from decodery.core.values import Candidate
+
+LOG = logging.getLogger(__name__)
 
 
 class Chosen(NamedTuple):
@@ -60,6 +64,17 @@ class Piece(NamedTuple):
     answer: int = 0
     drafted: int = 0
     partial: Any = None
+
+
+def parsed(constrain: Constraint, output: Output, rest: str) -> Any:
+    """What a whole answer stands for; ``rest`` is the end of its text. None where it was cut off, or where it is refused."""
+    if output.finish_reason != "stop":
+        return None
+    try:
+        return constrain.value(output.text + rest)
+    except ValueError as error:  # well formed, but a validator of the user's own says no
+        LOG.warning("the answer cannot be parsed: %s", error)
+        return None
 
 
 def logprobs(step: Step, top: int) -> list[Chosen]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -15,30 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from decodery.core.errors import UnknownPart
 from decodery.run.outside import declared, examined, target_in, target_of
+from decodery.run.role import Role as Role
 
 if TYPE_CHECKING:
     from decodery.core.part import Part
-
-
-@dataclass(frozen=True)
-class Role:
-    """A role that parts have: all that the recipe, the command line, the bench and the documentation know of it.
-
-    ``base``: the class its parts derive from. ``does``: the methods each of them must define. ``many``: a recipe may name
-    several. ``default``: the part where none is named. ``recipe``: it is chosen for each request, so a recipe has an entry
-    and the commands an option for it. ``help``, ``flag``: of that option. ``parts``: name -> ``module:Class``. ``of_type``: the
-    part that is meant where a Python type stands in place of a spec; the type is its first parameter.
-    """
-
-    base: str
-    does: tuple[str, ...]
-    help: str
-    parts: Mapping[str, str]
-    many: bool = False
-    default: str | None = None
-    recipe: bool = True
-    flag: str = ""
-    of_type: str | None = None
 
 
 ROLES: dict[str, Role] = {
@@ -61,6 +41,7 @@ ROLES: dict[str, Role] = {
             "suffix": "decodery.draft.suffix:Suffix",
             "aded": "decodery.draft.aded:Aded",
             "datastore": "decodery.draft.datastore:Datastore",
+            "schema": "decodery.draft.schema:Schema",
             "mix": "decodery.draft.mix:Mix",
             "iid": "decodery.draft.iid:IidPaths",
             "rsd-c": "decodery.draft.rsd_c:RsdC",

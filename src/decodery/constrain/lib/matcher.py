@@ -16,64 +16,22 @@ from decodery.core.part import Model
 from decodery.core.roles import Constraint
 from decodery.core.values import Tensor
 
-FAR = 48
-"""Tokens that a matcher goes back and forth between two states; where it is more, a copy of it is made."""
 LONGEST = 400
 """Characters of an error of llguidance that are shown."""
 COMPILED = 16
 """The grammars that stay compiled: the latest ones."""
 
 
-@dataclass(eq=False)
-class Reader:
-    """A matcher, and the state where it stands. States that are near each other share one. ``fresh``: one that never moves."""
-
-    fresh: Any
-    matcher: Any
-    at: GrammarState | None = None
-
-
-@dataclass(eq=False)
+@dataclass
 class GrammarState:
-    """What was read so far: a token after an earlier state. It is a value; only the reader, which all share, moves."""
+    """A matcher after some tokens; never moved, only copied.
 
-    reader: Reader
-    before: GrammarState | None = None
-    token: int = -1
-    depth: int = 0
+    Copies cost some microseconds. Moving one matcher back and forth would cost less, but in llguidance 1.9 a mask after
+    ``rollback`` can be that of the tokens taken back (tests/units/test_json.py has such a walk).
+    """
+
+    matcher: Any
     mask: Tensor | None = None
-
-    def matcher(self) -> Any:
-        """The matcher, moved to this state: back to where the two ways part, then along this one's tokens."""
-        reader, here, there = self.reader, self.reader.at, self
-        back, tokens = 0, list[int]()
-        while here is not there:
-            assert here is not None
-            assert there is not None
-            if here.depth >= there.depth:
-                here, back = here.before, back + 1
-            else:
-                tokens.append(there.token)
-                there = there.before  # type: ignore[assignment]
-        if back + len(tokens) > FAR:
-            self.reader = reader = Reader(reader.fresh, reader.matcher.deep_copy(), reader.at)
-        if back:
-            reader.matcher.rollback(back)
-        if tokens:
-            reader.matcher.try_consume_tokens(tokens[::-1])
-        if reader.matcher.is_error():  # where nothing could follow it gave up; then it never moves again
-            reader.matcher = reader.fresh.deep_copy()
-            reader.matcher.try_consume_tokens(self.tokens())
-        reader.at = self
-        return reader.matcher
-
-    def tokens(self) -> list[int]:
-        """All tokens from the first state to this one."""
-        tokens, state = list[int](), self
-        while state.before is not None:
-            tokens.append(state.token)
-            state = state.before
-        return tokens[::-1]
 
 
 class MatcherConstraint(Constraint):
@@ -84,6 +42,7 @@ class MatcherConstraint(Constraint):
     """
 
     literal: ClassVar[bool] = True
+    forces: ClassVar[bool] = True
 
     def grammar(self) -> str:
         """The grammar in llguidance's own notation (``LLMatcher.grammar_from_...``)."""
@@ -108,27 +67,24 @@ class MatcherConstraint(Constraint):
         return self
 
     def start(self, prompt: Sequence[int]) -> GrammarState:
-        state = GrammarState(Reader(self._first, self._first.deep_copy()))
-        state.reader.at = state
-        return state
+        return GrammarState(self._first.deep_copy())
 
     def advance(self, state: GrammarState, token: int) -> GrammarState | None:
-        matcher = state.matcher()
+        matcher = state.matcher
         if matcher.is_stopped():
             return None
         # Where only one text may follow, the mask holds the tokenizer's own way to write it, and so does this.
         if (forced := matcher.compute_ff_tokens()[:1]) and forced != [token]:
             return None
-        if matcher.try_consume_tokens([token]) < 1:
-            self._sound(matcher)
+        after = matcher.deep_copy()
+        if after.try_consume_tokens([token]) < 1:
+            self._sound(after)
             return None
-        state.mask = None  # nobody will ask for it again, and answers are long
-        state.reader.at = GrammarState(state.reader, state, token, state.depth + 1)
-        return state.reader.at
+        return GrammarState(after)
 
     def mask(self, state: GrammarState) -> Tensor:
         if state.mask is None:
-            matcher = state.matcher()
+            matcher = state.matcher
             bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
             self._sound(matcher)
             flags = np.unpackbits(bits, bitorder="little", count=min(self._vocab, 8 * len(bits))).view(np.bool_)
@@ -138,14 +94,14 @@ class MatcherConstraint(Constraint):
         return state.mask
 
     def may_end(self, state: GrammarState) -> bool:
-        return bool(state.matcher().is_accepting())
+        return bool(state.matcher.is_accepting())
 
     def complete(self, state: GrammarState) -> bool:
-        matcher = state.matcher()
+        matcher = state.matcher
         return bool(matcher.is_stopped() and matcher.is_accepting())
 
     def forced(self, state: GrammarState) -> list[int]:
-        matcher = state.matcher()
+        matcher = state.matcher
         return [] if matcher.is_stopped() else list(matcher.compute_ff_tokens())
 
     def _sound(self, matcher: Any) -> None:

@@ -56,9 +56,6 @@ class Matcher:
     def deep_copy(self) -> Matcher:
         return Matcher(self._matcher.fork(), self._vocab)
 
-    def rollback(self, count: int) -> None:
-        self._matcher.rollback(count)
-
     def try_consume_tokens(self, tokens: list[int]) -> int:
         """How many were read. A token alone must be in the mask, which leaves out some that the matcher would accept."""
         if len(tokens) == 1 and not self.compute_bitmask()[tokens[0] // 8] >> tokens[0] % 8 & 1:
