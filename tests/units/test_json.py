@@ -226,8 +226,8 @@ def test_formats_are_listed(words: Words, caplog: Any) -> None:
         copy.copy(one).bind(words)
         copy.copy(one).bind(words)
     assert [record.message for record in caplog.records] == [
-        "format 'date' at #/properties/b is enforced by its form only",
-        "format 'topic' at #/properties/a is enforced not at all",
+        "formats that are enforced by their form only: date (#/properties/b)",
+        "formats that are enforced not at all: topic (#/properties/a)",
     ]
 
 

@@ -73,7 +73,7 @@ def doctor(as_json: JSON = False, model: ModelOptions = ModelOptions(backend="au
 @command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(help="mini, spec-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
+        str, typer.Argument(help="mini, spec-bench, mt-redundant, humaneval, gsm8k, json, or prompts with a FILE.")
     ],
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
     peers: Annotated[str, typer.Option(help="transformers, openvino, llamacpp (plain and lookup each).")] = "",
@@ -92,6 +92,9 @@ def bench(
 ) -> None:
     """Time methods and peers on many prompts, in turns, and write tables, pictures and a page."""
     with errors():
+        if suite == "json":
+            _bench_json(model, backend, report, peers, limit, max_new_tokens)
+            return
         from decodery.bench.suites import tasks_of
 
         tasks = tasks_of(suite, file, limit)
@@ -128,6 +131,24 @@ def sweep(
         for what in measure(choice, report):
             err.print(f"[dim]{what} ...[/dim]")
         out.print((report / "sweep.md").read_text())
+
+
+def _bench_json(model: str, backend: str, report: Path, peers: str, limit: int | None, new: int) -> None:
+    """Schemas: what is covered, how right and how quick masks are, and answers with drafts and without."""
+    silence()
+    from decodery.bench.json_bench import bench_json
+    from decodery.run.load import load
+
+    engines = [name.strip() for name in peers.split(",") if name.strip()]
+    bench_json(
+        load(model, backend=backend),
+        report,
+        engines,
+        limit or 24,
+        new,
+        lambda what: err.print(f"[dim]{what} ...[/dim]"),
+    )
+    out.print((report / "json.md").read_text())
 
 
 def _whole(name: str, text: str) -> tuple[int, ...]:

@@ -23,6 +23,8 @@ from decodery.constrain.lib.xgrammar import left_out, matcher_of
 from decodery.core.part import Model
 
 LOG = logging.getLogger(__name__)
+SHOWN = 5
+"""Formats that a warning lists."""
 SEPARATORS = {"spaced": (", ", ": "), "compact": (",", ":")}
 
 
@@ -76,6 +78,7 @@ class JsonSchema(MatcherConstraint):
 @lru_cache(256)
 def _tell(formats: tuple[tuple[str, str], ...]) -> None:
     """Say once what of a schema is enforced in part or not at all."""
-    for form, place in formats:
-        how = "by its form only" if form in FORMATS else "not at all"
-        LOG.warning("format %r at %s is enforced %s", form, place, how)
+    for how, some in (("by their form only", True), ("not at all", False)):
+        if told := [f"{form} ({place})" for form, place in formats if (form in FORMATS) is some]:
+            more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+            LOG.warning("formats that are enforced %s: %s%s", how, ", ".join(told[:SHOWN]), more)

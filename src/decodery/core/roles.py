@@ -99,6 +99,8 @@ class Drafter(Part):
     emits: ClassVar[frozenset[Scheme]] = frozenset({Scheme.CERTAIN})
     accepts: ClassVar[frozenset[Scheme]] = frozenset(Scheme)
     """Composite drafters: the schemes its inner drafters may emit when tokens are sampled."""
+    obeys: ClassVar[bool] = False
+    """Whether it drafts nothing that the constraint forbids."""
     optional: ClassVar[bool] = False
     """Whether a request runs without drafts where this drafter does not fit the model or the other parts."""
 

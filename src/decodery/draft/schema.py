@@ -31,6 +31,7 @@ class Schema(Drafter):
 
     paper = "Fast-forwarding of forced tokens: JSONSchemaBench (Geng et al. 2025), guidance; as drafts, so that it stays exact"
     specimens = ({},)
+    obeys = True
     nodes: Annotated[int, Ge(1)] = 24
     width: Annotated[int, Ge(1)] = 4
 

@@ -18,6 +18,8 @@ from decodery.core.values import Tensor
 
 LONGEST = 400
 """Characters of an error of llguidance that are shown."""
+MOST_AHEAD = 64
+"""Forced tokens that are told at once."""
 COMPILED = 16
 """The grammars that stay compiled: the latest ones."""
 
@@ -31,7 +33,16 @@ class GrammarState:
     """
 
     matcher: Any
+    ahead: list[int] | None = None
+    """Tokens that are forced, from ``at`` on; None: not asked yet. A state after one of them need not ask again."""
+    at: int = 0
     mask: Tensor | None = None
+
+    def forced(self) -> int | None:
+        """The next token, if only one text may follow: then the mask holds the tokenizer's own way to write it."""
+        if self.ahead is None:
+            self.ahead = [] if self.matcher.is_stopped() else self.matcher.compute_ff_tokens()
+        return self.ahead[self.at] if self.at < len(self.ahead) else None
 
 
 class MatcherConstraint(Constraint):
@@ -70,20 +81,20 @@ class MatcherConstraint(Constraint):
         return GrammarState(self._first.deep_copy())
 
     def advance(self, state: GrammarState, token: int) -> GrammarState | None:
-        matcher = state.matcher
-        if matcher.is_stopped():
+        if state.matcher.is_stopped() or (forced := state.forced()) not in (None, token):
             return None
-        # Where only one text may follow, the mask holds the tokenizer's own way to write it, and so does this.
-        if (forced := matcher.compute_ff_tokens()[:1]) and forced != [token]:
-            return None
-        after = matcher.deep_copy()
+        after = state.matcher.deep_copy()
         if after.try_consume_tokens([token]) < 1:
             self._sound(after)
             return None
-        return GrammarState(after)
+        inherits = forced is not None and state.ahead is not None and state.at + 1 < len(state.ahead)
+        return GrammarState(after, state.ahead if inherits else None, state.at + 1 if inherits else 0)
 
     def mask(self, state: GrammarState) -> Tensor:
-        if state.mask is None:
+        if state.mask is None and (forced := state.forced()) is not None:
+            state.mask = torch.zeros(self._vocab, dtype=torch.bool)
+            state.mask[forced] = True
+        elif state.mask is None:
             matcher = state.matcher
             bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
             self._sound(matcher)
@@ -101,8 +112,8 @@ class MatcherConstraint(Constraint):
         return bool(matcher.is_stopped() and matcher.is_accepting())
 
     def forced(self, state: GrammarState) -> list[int]:
-        matcher = state.matcher
-        return [] if matcher.is_stopped() else list(matcher.compute_ff_tokens())
+        state.forced()
+        return (state.ahead or [])[state.at : state.at + MOST_AHEAD]
 
     def _sound(self, matcher: Any) -> None:
         """Raise where the matcher has given up, unless that only means that nothing may follow."""
