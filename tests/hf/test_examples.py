@@ -15,6 +15,6 @@ SAID = {"extraction": "Marie Curie", "tool_call": "Weather city='", "llama_cpp_g
 
 @pytest.mark.parametrize("name", SAID)
 def test_example(name: str, smollm2: Any, capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("decodery.load", lambda path: smollm2)
+    monkeypatch.setattr("decodery.load", lambda _: smollm2)
     runpy.run_path(str(EXAMPLES / f"{name}.py"))
     assert SAID[name] in capsys.readouterr().out

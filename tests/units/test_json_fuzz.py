@@ -161,7 +161,7 @@ def test_grammars(text: str, role: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["(a*)*b", "(a|b)*a(a|b){30}", "(a{1000}){1000}", "(((a?){50}a{50})){50}", "a{100000}", "(a|aa)+$", "(" * 1000 + "a" + ")" * 1000],
+    ["(a*)*b", "(a|b)*a(a|b){30}", "(a{1000}){1000}", "(((a?){50}a{50})){50}", "a{100000}", "(a|aa)+$", "(" * 999 + ")" * 999],
     ids=lambda pattern: pattern[:20],
 )  # fmt: skip
 def test_patterns_that_are_catastrophes_elsewhere(pattern: str) -> None:

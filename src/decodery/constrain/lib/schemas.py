@@ -51,7 +51,7 @@ def read_schema(given: Any) -> Schema:
     elif not isinstance(given, (Mapping, bool)):
         try:
             adapter = given if isinstance(given, TypeAdapter) else TypeAdapter(given)
-            given = adapter.json_schema()
+            given = closed(adapter.json_schema())
         except PydanticUserError as error:
             raise ValueError(f"pydantic makes no JSON schema of {given!r}: {error.message}") from error
     if given is True:
@@ -63,6 +63,22 @@ def read_schema(given: Any) -> Schema:
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the schema is no JSON: {error}") from error
     return Schema(meant(given), adapter)
+
+
+def closed(schema: Any) -> Any:
+    """The schema of a type without properties that the type does not have: it would pass over them, and models invent many.
+
+    A type that takes others says so (Pydantic's ``extra="allow"``).
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    own = dict(schema)
+    for key, entry in schema.items():
+        if key in NESTED and isinstance(entry, Mapping):
+            own[key] = {name: closed(inner) for name, inner in entry.items()}
+        elif key in (*LISTED, *SINGLE):
+            own[key] = [closed(one) for one in entry] if isinstance(entry, list) else closed(entry)
+    return {"additionalProperties": False} | own if isinstance(own.get("properties"), Mapping) else own
 
 
 def grammar_of(schema: Mapping[str, Any], whitespace: Whitespace) -> str:
