@@ -148,9 +148,8 @@ def path_of_another_row() -> None:
 
 def state_changed_in_place() -> None:
     def advance(self: MatcherConstraint, state: GrammarState, token: int) -> GrammarState | None:
-        if state.matcher.is_stopped() or state.matcher.validate_tokens([token]) < 1:
+        if state.matcher.is_stopped() or state.matcher.try_consume_tokens([token]) < 1:
             return None
-        state.matcher.consume_token(token)
         return GrammarState(state.matcher.deep_copy())
 
     MatcherConstraint.advance = advance  # type: ignore[method-assign]

@@ -21,7 +21,7 @@ from decodery.run.recipe import Recipe
         ({"search": "beam", "guide": ["temperature:0.5"]}, "'beam' maximises, but guide part 'temperature' samples"),
         ({"guide": ["cfg:2,negative=a", "cfg:3,negative=b"]}, "guide part 'cfg' is named twice"),
         ({"guide": [{"logit-bias": {"bias": {"9": 1.0}}}]}, "token 9 is outside the vocabulary, 0 to 2"),
-        ({"constrain": r"regex:(?=a)b"}, "regex constraint"),
+        ({"constrain": r"regex:(?=a)b"}, "look-around"),
     ],
 )
 def test_clashes(parts: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from decodery.core.roles import Laws
 from decodery.core.step import Step, Verdict
 from decodery.core.stop import Stop
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import LOGITS, Budget, Offer, Rows, Scheme
+from decodery.core.values import LOGITS, SURE, Budget, Offer, Rows, Scheme
 from decodery.draft.none import NoDraft
 from decodery.guide.temperature import Temperature
 from decodery.model.session import Ask
@@ -254,3 +254,14 @@ def test_fixed_and_off() -> None:
     for bad in ("fixed", "fixed:x", "auto:3", "never"):
         with pytest.raises(DecoderyError, match="auto, fixed:N"):
             plans(bad, toy, NoDraft(), [5])
+
+
+def test_nodes_are_kept_in_the_order_of_the_tree() -> None:
+    """The states of a constraint stand in this order; a later node may promise more than an earlier one."""
+    tree = TokenTree()
+    tree.add(tree.add(3, kind="poor"), kind="poor")
+    tree.add(4, kind=SURE)
+    plan = Auto(Costs(dict(FREE)))
+    plan.budget(Budget(64, 64))
+    ask = Ask(ToyModel(vocab=8).session(PROMPT), tree, offer=plan.offer(tree, 0.0))
+    assert JointPlan(plan.costs, None).cut([ask]) == [[0, 1, 2]]

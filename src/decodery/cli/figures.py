@@ -72,7 +72,10 @@ def doctor(as_json: JSON = False, model: ModelOptions = ModelOptions(backend="au
 @command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(help="mini, spec-bench, mt-bench, mt-redundant, humaneval, gsm8k, or prompts with a FILE.")
+        str,
+        typer.Argument(
+            help="mini, spec-bench, mt-bench, mt-redundant, humaneval, gsm8k, json (schemas), or prompts with a FILE."
+        ),
     ] = "mini",
     file: Annotated[Path | None, typer.Argument(help="Questions instead of the suite's own.")] = None,
     peers: Annotated[
@@ -97,6 +100,13 @@ def bench(
     model: LoadOptions = LoadOptions(),  # noqa: B008
 ) -> None:
     """Time methods and peers on many prompts, in turns, and write tables, pictures and a page."""
+    if suite == "json":
+        if file is not None or keep or repeat != 1:
+            raise DecoderyError(
+                "bench json has schemas of its own and measures once: leave out the FILE, --keep, --repeat"
+            )
+        _bench_json(model, report, peers, limit, max_new_tokens)
+        return
     from decodery.bench.suites import tasks_of
 
     tasks = tasks_of(suite, file, limit)
@@ -157,6 +167,20 @@ def sweep(
     for what in measure(choice, report):
         err.print(f"[dim]{what} ...[/dim]")
     out.print((report / "sweep.md").read_text())
+
+
+def _bench_json(model: LoadOptions, report: Path, peers: str, limit: int | None, new: int) -> None:
+    """Schemas: what is covered, how right and how quick masks are, and answers with drafts and without."""
+    model.prepare()
+    from decodery.bench.json_bench import bench_json
+    from decodery.run.load import load
+
+    def tell(what: str) -> None:
+        err.print(f"[dim]{what} ...[/dim]")
+
+    engines = [name.strip() for name in peers.split(",") if name.strip()]
+    bench_json(load(model.model, **model.options()), report, engines, limit or 24, new, tell)
+    out.print((report / "json.md").read_text())
 
 
 def _whole(name: str, text: str) -> tuple[int, ...]:

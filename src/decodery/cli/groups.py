@@ -19,7 +19,7 @@ from decodery.cli.common import conversation
 from decodery.cli.options import RECIPE, Group, parameter
 from decodery.cli.reading import prompt_of, read
 from decodery.cli.settings import rank
-from decodery.cli.short import ORDER, SHORT, guides_of
+from decodery.cli.short import CONSTRAINED, ORDER, SHORT, constraint_of, guides_of
 from decodery.core.errors import DecoderyError
 from decodery.run.registry import ROLES, entries, names
 
@@ -80,7 +80,7 @@ class TextOptions(StyleOptions):
 
 @dataclass
 class RecipeOptions(Group):
-    """An option for each role of the table, those of ``SHORT``, and ``--recipe``. ``specs``: what was given, by role."""
+    """An option for each role of the table, the short ones, and ``--recipe``. ``specs``: what was given, by role."""
 
     specs: dict[str, Any] = dataclasses.field(default_factory=dict)
     file: Path | None = None
@@ -107,6 +107,10 @@ class RecipeOptions(Group):
         for name, short in SHORT.items():
             told = f"Short for --guide {short.guide}:{name[0].upper()}; {short.off}: none."
             found.append(parameter(name, Annotated[short.kind | None, typer.Option(*short.names, help=told)], None))
+        for name, constrained in CONSTRAINED.items():
+            option = typer.Option(constrained.flag, help=constrained.help)
+            hint = Annotated[constrained.kind if constrained.kind is not str else str | None, option]  # type: ignore[misc]
+            found.append(parameter(name, hint, None if constrained.kind is str else []))
         return [*found, parameter("recipe", RECIPE, None)]
 
     def given(self, values: dict[str, Any], context: typer.Context) -> Self:
@@ -119,7 +123,9 @@ class RecipeOptions(Group):
             file = None
         guided = bool(values["guide"]) or any(values[name] is not None for name in SHORT)
         values["guide"] = guides_of(values, context.meta.get(ORDER, []))
-        specs = {name: value for name, value in values.items() if name not in SHORT and value not in (None, [], "")}
+        values["constrain"] = constraint_of(values)
+        aside = {*SHORT, *CONSTRAINED}
+        specs = {name: value for name, value in values.items() if name not in aside and value not in (None, [], "")}
         if self.draft_name in specs:
             specs["draft"] = specs.pop(self.draft_name)
         short = {
@@ -143,7 +149,7 @@ class RecipeOptions(Group):
         named = [
             (role, spec)
             for role, given in self.specs.items()
-            for spec in ([given] if isinstance(given, str) else given)
+            for spec in ([given] if isinstance(given, str) else given)  # of a mapping its key, the name
         ]
         found = [known.get(f"{role}/{spec.partition(':')[0]}") for role, spec in named]
         return self.file is None and all(entry and TORCH_ONLY.isdisjoint(facts(entry)["needs"]) for entry in found)

@@ -1,13 +1,15 @@
-"""Options of other tools that are short for a guide, and the order in which options were typed."""
+"""Options that are short for a guide or a constraint, and the order in which options were typed."""
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from typer import BadParameter
 from typer.core import TyperCommand
 
 from decodery.cli.settings import origin
+from decodery.core.errors import DecoderyError
 
 
 class Short(NamedTuple):
@@ -25,6 +27,28 @@ SHORT = {
     "top_p": Short(("--top-p",), float, "top-p", 1),
     "min_p": Short(("--min-p",), float, "min-p", 0),
     "repeat_penalty": Short(("--repeat-penalty", "--repetition-penalty"), float, "repetition", 1),
+}
+
+
+class Constrained(NamedTuple):
+    """An option that is short for a constraint: ``{part: {parameter: value}}``; a part by the ending of a file's name."""
+
+    flag: str
+    kind: Any
+    part: str | dict[str, str]
+    parameter: str
+    help: str
+
+
+CONSTRAINED = {
+    "json_schema": Constrained("--json-schema", str, "json-schema", "schema", "JSON by a schema, as the file has it."),
+    "grammar": Constrained(
+        "--grammar", str, {".gbnf": "gbnf", ".lark": "lark"}, "text", "By a grammar: a file, .gbnf or .lark."
+    ),
+    "regex": Constrained("--regex", str, "regex", "pattern", "The whole answer matches this regular expression."),
+    "choice": Constrained(
+        "--choice", list[str], "choice", "options", "The answer is one of these; given several times."
+    ),
 }
 
 ORDER = "decodery.order"
@@ -54,6 +78,24 @@ class Ordered(TyperCommand):
 
         parser.parse_args = noted  # type: ignore[method-assign]
         return parser
+
+
+def constraint_of(values: dict[str, Any]) -> Any:
+    """The constraint that was asked for, by whatever option. Raises ``DecoderyError`` where there are several."""
+    given = {name: values[name] for name in ("constrain", *CONSTRAINED) if values.get(name)}
+    if len(given) > 1:
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise DecoderyError(f"{named} each constrain the answer; --constrain 'all(...,...)' joins several")
+    for name, value in given.items():
+        if name in CONSTRAINED:
+            part = CONSTRAINED[name].part
+            if isinstance(part, dict):
+                ending = PurePath(value).suffix
+                if ending not in part:
+                    raise DecoderyError(f"--{name} takes a file that ends in {' or '.join(part)}, not {value!r}")
+                part = part[ending]
+            return {part: {CONSTRAINED[name].parameter: value}}
+    return values.get("constrain")
 
 
 def guides_of(values: dict[str, Any], order: list[str]) -> list[str]:

@@ -45,11 +45,13 @@ class Laws:
     """The guides of a request, applied to any rows: the target's, or a draft model's so that both speak of one law.
 
     ``companions``: the contexts that the guides declared for the request's prompt, by number of the guide and name.
+    ``constrain``: the request's constraint, for drafters that ask it; a law is masked by what it is called with.
     """
 
     guides: tuple[Guide, ...] = ()
     greedy: bool = True
     companions: Mapping[tuple[int, str], Companion] = field(default_factory=dict)
+    constrain: Constraint | None = None
 
     def given(self, prompt: Sequence[int]) -> Laws:
         """The laws of a request with this prompt."""
@@ -60,7 +62,7 @@ class Laws:
         """Without the guides that look at more than logits: a draft model's rows come without companions and states."""
         guided = {i for i, _ in self.companions}
         plain = (guide for i, guide in enumerate(self.guides) if i not in guided and guide.want == LOGITS)
-        return Laws(tuple(plain), self.greedy)
+        return Laws(tuple(plain), self.greedy, constrain=self.constrain)
 
     def __call__(self, rows: Rows, masks: Sequence[Tensor | None] = ()) -> Law:
         """The law of every row; ``masks`` holds a bool ``[V]`` a row, or None where all is allowed."""
@@ -97,6 +99,8 @@ class Drafter(Part):
     emits: ClassVar[frozenset[Scheme]] = frozenset({Scheme.CERTAIN})
     accepts: ClassVar[frozenset[Scheme]] = frozenset(Scheme)
     """Composite drafters: the schemes its inner drafters may emit when tokens are sampled."""
+    obeys: ClassVar[bool] = False
+    """Whether it drafts nothing that the constraint forbids."""
     optional: ClassVar[bool] = False
     """Whether a request runs without drafts where this drafter does not fit the model or the other parts."""
 
@@ -169,6 +173,10 @@ class Constraint(Part):
     """
 
     literal: ClassVar[bool] = False
+    forces: ClassVar[bool] = False
+    """Whether ``forced`` may tell something."""
+    letters: ClassVar[str] = "abc"
+    """What the three tokens of a toy spell where the law suite examines this constraint."""
 
     def start(self, prompt: Sequence[int]) -> Any:
         """The state before the first new token."""
@@ -185,6 +193,22 @@ class Constraint(Part):
     def may_end(self, state: Any) -> bool:
         """Whether the answer may stop here."""
         return True
+
+    def complete(self, state: Any) -> bool:
+        """Whether the answer is whole and nothing may follow; it then ends even where no token can say so."""
+        return False
+
+    def forced(self, state: Any) -> Sequence[int]:
+        """Tokens that spell what must follow, as far as only one text may; a guess for drafters, not a rule."""
+        return ()
+
+    def value(self, text: str, whole: bool = True) -> Any:
+        """What an answer's text stands for, such as an object for JSON; None where it stands for nothing.
+
+        ``whole``: whether the text is the whole answer; of a beginning, what can be read so far. Raises ``ValueError``
+        where a whole text is well formed and still none of the values wanted.
+        """
+        return None
 
 
 @dataclass

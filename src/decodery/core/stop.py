@@ -20,7 +20,8 @@ class Stop:
     A program asks it (``stop(session)``, ``budget``, ``trim``) and counts what it commits. Whoever runs the program calls
     ``read`` with each step before the program goes on: the text, and with it stop strings, is known there only.
 
-    ``reason`` is None while the answer goes on; then "stop" (end of sequence or a stop string), "length" (tokens or
+    ``reason`` is None while the answer goes on; then "stop" (end of sequence, a stop string, or a constraint
+    whose text is whole), "length" (tokens or
     context), "time" (the limit in seconds passed) or "dead_end" (a constraint left no token).
     """
 
@@ -64,11 +65,11 @@ class Stop:
         """The end of another answer that goes on from here, under the same limits."""
         return replace(self, text=self.text.fork() if self.text is not None else None)
 
-    def count(self, tokens: Sequence[int]) -> None:
-        """These tokens were committed; none means that nothing was allowed."""
+    def count(self, tokens: Sequence[int], complete: bool = False) -> None:
+        """These tokens were committed; none means that nothing was allowed, ``complete`` that the answer is whole then."""
         self.emitted += len(tokens)
         if not tokens:
-            self.reason = "dead_end"
+            self.reason = "stop" if complete else "dead_end"
         elif tokens[-1] in self.eos:
             self.reason = "stop"
         elif self.emitted >= self.max_new_tokens:

@@ -29,6 +29,8 @@ class TokenTree:
         ripens: for drafters whose nodes pay off only in later steps (lookahead windows, PEARL blocks): how many
             consecutive trees a planner must average before it may judge them. 1: each tree is judged alone. Trees with
             more are never cut.
+        keen: the drafter wants to be asked at the next step as well, though it may have nothing now: it knows by itself
+            when it has.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -38,6 +40,7 @@ class TokenTree:
     scheme: Scheme = Scheme.CERTAIN
     settled: bool = False
     ripens: int = 1
+    keen: bool = False
     depths: list[int] = field(default_factory=list)
     """1 for the first level."""
     kinds: list[Hashable] = field(default_factory=list, compare=False)

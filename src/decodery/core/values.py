@@ -25,6 +25,10 @@ NO_TOKEN = 0xFFFFFFFF
 """Fills up rows of token ids in a drafter's saved memory."""
 
 
+SURE = "sure"
+"""The kind of a draft node that a constraint leaves no choice about, so that it will be accepted if its parent is."""
+
+
 class Scheme(Enum):
     """How the children of one node were chosen."""
 

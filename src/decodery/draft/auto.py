@@ -18,7 +18,8 @@ from decodery.run.registry import made
 
 @dataclass
 class Auto(Drafter):
-    """Takes the best drafts known for a model without a trained drafter: ``suffix``.
+    """Takes the best drafts known for a model without a trained drafter: ``suffix``, and ``mix(schema,suffix)`` where a
+    constraint forces some of the text.
 
     ``mix(suffix,recycling)`` brings no more over many answers, and learns later in a first, short one. Under ``plan="auto"``
     only as much is forwarded as promises to pay. Where the drafts do not fit (a search that explores by itself, a verifier
@@ -31,16 +32,18 @@ class Auto(Drafter):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._best: Drafter = made("draft", "suffix")
+        self._forced: Drafter = made("draft", "mix", parts=(made("draft", "schema"), self._best))
 
     def inner(self) -> tuple[Drafter, ...]:
-        return (self._best,)
+        return (self._best, self._forced)
 
     def bind(self, model: Model) -> Self:
-        self._best = ready(self._best, model)
+        self._best, self._forced = ready(self._best, model), ready(self._forced, model)
         return self
 
     def begin(self, session: Session, laws: Laws) -> None:
-        self._running = copy.copy(self._best)  # the rows of a batch share what outlives a request only
+        forces = laws.constrain is not None and laws.constrain.forces
+        self._running = copy.copy(self._forced if forces else self._best)  # rows share what outlives a request only
         self._running.begin(session, laws)
 
     def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:

@@ -16,7 +16,7 @@ from decodery.core.roles import Drafter, Laws
 from decodery.core.step import Step
 from decodery.core.tally import Tally
 from decodery.core.tree import TokenTree
-from decodery.core.values import Budget, Scheme
+from decodery.core.values import SURE, Budget, Scheme
 from decodery.model.session import Session
 from decodery.plan.acceptance import KEEP, TRUST, Forecast, Rates
 from decodery.run.registry import made
@@ -65,14 +65,20 @@ class Mix(Drafter):
     def proposing(self, session: Session, budget: Budget, rng: Chooser) -> Asking[TokenTree]:
         self._merged = tree = TokenTree()
         nodes, guessed = min(self.nodes, budget.nodes), defaultdict[int, dict[int, Hashable]](dict)
+        keen = False
         for i, part in enumerate(self._running):
             draft = yield from part.proposing(session, Budget(nodes, budget.depth), rng)
+            keen |= draft.keen
             for node, place in tree.graft(draft).items():
                 # Who guessed it, and how: a guess that several parts share is likelier than each part's alone.
                 guessed[place][i] = draft.kinds[node]
-        tree.kinds = [tuple(guessed[node].items()) for node in range(len(tree))]
+        tree.kinds = [
+            SURE if SURE in guessed[node].values() else tuple(guessed[node].items()) for node in range(len(tree))
+        ]
         promise = self._forecast.promises(tree)
-        return tree.only(sorted(range(len(tree)), key=lambda node: -promise[node])[:nodes])
+        best = tree.only(sorted(range(len(tree)), key=lambda node: -promise[node])[:nodes])
+        best.keen = keen
+        return best
 
     def observing(self, session: Session, step: Step, rng: Chooser) -> Asking[None]:
         self._forecast.learn(self._merged, step.tokens)

@@ -20,7 +20,7 @@ from transformers.generation.logits_process import LogitNormalization
 from decodery.core.chooser import Seeded
 from decodery.core.errors import DecoderyError, UnknownPart
 from decodery.core.part import Program
-from decodery.core.roles import Built, Drafter, Laws, Search
+from decodery.core.roles import Built, Drafter, Search
 from decodery.core.stats import Stats
 from decodery.core.step import Step
 from decodery.core.stop import Stop
@@ -173,7 +173,7 @@ def _program(built: Built, session: Session, row: Row, processors: Sequence[Any]
     guides = (*row.place.guides(processors), *built.laws.guides)
     if built.search is not None:
         row.stop.judge = row.ends
-    return launch(replace(built, laws=Laws(guides, built.laws.greedy)), session, rng, row.stop)
+    return launch(replace(built, laws=replace(built.laws, guides=guides)), session, rng, row.stop)
 
 
 class Kept:

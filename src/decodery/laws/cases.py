@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -71,8 +72,11 @@ class Fits:
         if chosen not in self._known:
             at = dict(chosen)
             parts = {role: self._parts[i][at[i]] for i, role in enumerate(Case._fields[:4]) if i in at}
+            model = self._models[at.get(6, False)]
+            if "constrain" in parts:
+                model = replace(model, letters=parts["constrain"].letters)
             try:
-                build(Recipe.of(**parts), self._models[at.get(6, False)])
+                build(Recipe.of(**parts), model)
                 self._known[chosen] = ""
             except PartsClash as clash:
                 self._known[chosen] = str(clash)

@@ -189,7 +189,7 @@ def examine(case: Case, factors: Factors, count: Count) -> bool:
     variant = through({0}) if case.thin else PLAIN
     lossless = True
     for name, toy in TOYS.items():
-        model = replace(toy, can=frozenset({Cap.TREE})) if case.thin else toy
+        model = replace(toy, letters=recipe.constrain.letters, can=frozenset({Cap.TREE}) if case.thin else toy.can)
         built = build(recipe, model)
         want = wanted(model, built, variant=variant)
         try:

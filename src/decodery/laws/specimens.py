@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from decodery.core.errors import DecoderyError, UnknownPart
@@ -89,7 +90,7 @@ def sets_with(name: str, guide: Guide) -> Iterator[tuple[str, tuple[Guide, ...]]
 def bound(one: Part, model: ToyModel) -> Any:
     """The part made ready for a toy; raises ``LawBroken`` where ``bind`` raises anything but what it should."""
     try:
-        return ready(one, model)
+        return ready(one, replace(model, letters=getattr(one, "letters", model.letters)))
     except (DecoderyError, ValueError) as error:
         raise LawBroken(f"{type(one).__name__} cannot be bound to a toy model: {error}") from error
     except Exception as error:

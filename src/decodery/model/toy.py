@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import llguidance
@@ -65,6 +66,8 @@ class ToyModel:
     can: frozenset[Cap] = frozenset({Cap.TREE, Cap.HIDDEN, Cap.LAYERS, Cap.HALVES})
     order: int = 2
     depth: int = 4
+    letters: str = "abcdefgh"
+    """What its tokens spell to a constraint."""
     lm: LanguageModel = field(init=False)
     shallow: LanguageModel = field(init=False)
     """What answers with fewer layers; its rows are also the states behind every layer."""
@@ -95,7 +98,7 @@ class ToyModel:
     def matcher_tokenizer(self) -> Any:
         from decodery.model.toy import tokenizer_of
 
-        return tokenizer_of([bytes([97 + i]) for i in range(self.vocab)], sorted(self.eos))
+        return tokenizer_of([letter.encode() for letter in self.letters[: self.vocab]], sorted(self.eos))
 
     def companion(self, spec: object) -> ToyModel:
         return replace(self, seed=self.seed + 10)
@@ -120,6 +123,7 @@ def tokenizer_of(tokens: Sequence[bytes], eos: Sequence[int]) -> Any:
 
         def __call__(self, text: bytes | str) -> list[int]:
             raw = text.encode() if isinstance(text, str) else text
-            return [self.tokens.index(bytes([b])) for b in raw]
+            known = takewhile(self.tokens.__contains__, (bytes([b]) for b in raw))
+            return [self.tokens.index(b) for b in known]
 
     return llguidance.LLTokenizer(llguidance.TokenizerWrapper(Plain()), n_vocab=len(tokens) + (not eos), slices=[])

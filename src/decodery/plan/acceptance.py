@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from decodery.core.tally import Tally
 from decodery.core.tree import ROOT, TokenTree
-from decodery.core.values import Scheme
+from decodery.core.values import SURE, Scheme
 
 KEEP = 0.97
 """The share of a place's earlier observations that is kept at each new one: about the last 30 count."""
@@ -47,6 +47,8 @@ class Rates:
 
     def chance(self, place: Place) -> float:
         """That the guess is right, given that its parent is."""
+        if place.kind == SURE:
+            return 1.0
         chance = (FIRST if place.depth == 1 else DEEPER) / (1 + place.rank)
         for group in place.wider():
             chance = self.tally.rate(group, chance)

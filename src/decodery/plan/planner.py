@@ -116,7 +116,7 @@ class Auto(Plan):
             habits.drafting += DRIFT * (drafting - known) if known else drafting
             if not _may_cut(self._proposed):
                 self._weigh(len(step.tokens), len(step.tree.live()) + 1, step.tree.ripens)
-            elif len(step.tree):
+            elif len(step.tree) or self._proposed.keen:
                 habits.won()
             else:
                 habits.lost(habits.drafting / self.costs(1))
@@ -169,7 +169,9 @@ class JointPlan:
             nodes = kept[i]
             assert nodes is not None
             nodes.append(node)
-        return list(kept)
+        return [
+            None if nodes is None else sorted(nodes) for nodes in kept
+        ]  # as the tree and a constraint's states stand
 
     def observe(self, positions: int, seconds: float, prefill: bool) -> None:
         """Correct the costs by a real pass; one that read a prompt says nothing about steps."""

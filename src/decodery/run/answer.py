@@ -21,7 +21,7 @@ from decodery.run.build import build
 from decodery.run.crew import Crew, Failed
 from decodery.run.loop import launch
 from decodery.run.options import Request
-from decodery.run.output import Output, Piece, logprobs, piece_of
+from decodery.run.output import Output, Piece, logprobs, parsed, piece_of
 from decodery.run.recipe import Recipe
 
 
@@ -119,10 +119,12 @@ class _Driver:
                 else:
                     rest = stop.text.finish() if stop.text is not None else ""
                     output.finish_reason = stop.reason or ""
+                    output.parsed = parsed(self._built.constrain, output, rest)
                     if self._joint is not None and len(stops) == 1:
                         output.stats.set_plain(self._joint.costs(1))
                     piece = Piece(rest, None, i)
                 output.text += piece.text
+                piece = piece._replace(partial=self._built.constrain.value(output.text, whole=False))
                 if piece.text or piece.step is not None:
                     watch.pause()
                     yield piece

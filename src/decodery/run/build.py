@@ -34,7 +34,8 @@ def build(recipe: Recipe, model: Model) -> Built:
     want = LOGITS
     for part in parts:
         want |= part.want
-    return Built(draft, verify, Laws(guides, greedy), constrain, search, want, all(part.lossless for part in parts))
+    laws = Laws(guides, greedy, constrain=constrain)
+    return Built(draft, verify, laws, constrain, search, want, all(part.lossless for part in parts))
 
 
 def _fitting(draft: Drafter, greedy: bool) -> Verifier:

@@ -38,7 +38,7 @@ def speculate(session: Session, built: Built, rng: Chooser, stop: Stop) -> Progr
             verdict = stop.trim(built.verify(tree, p, rows, rng), tree)
             tick("verify")
             session.commit(tokens := verdict.tokens(tree))
-            stop.count(tokens)
+            stop.count(tokens, not tokens and constrain.complete(state))
             state = run(constrain, state, tokens, stop.eos)
             tick("commit")
             step = Step(tree, rows, p, verdict, tokens, tick.seconds, tick.calls)

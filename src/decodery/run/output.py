@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from decodery.core.roles import Constraint
 from decodery.core.stats import Stats
 from decodery.core.step import Step
 from decodery.core.text import TextStream
 from decodery.core.values import Candidate
+
+LOG = logging.getLogger(__name__)
 
 
 class Chosen(NamedTuple):
@@ -27,7 +31,9 @@ class Output:
     ``tokens`` ends with the token that ended it, ``text`` before that token (whatever it says) and before any stop
     string. ``finish_reason``: see ``Stop``.
     ``logprobs`` is filled on request; ``candidates`` by searches, ``log_evidence`` by those that estimate it: the
-    log-probability (nats) that an answer of the model keeps the constraint.
+    log-probability (nats) that an answer of the model keeps the constraint. ``parsed``: what the text stands for under a
+    constraint that can read it (an object for JSON, an instance of the Python type that was the schema); None where the
+    answer was cut off.
     """
 
     text: str = ""
@@ -37,6 +43,7 @@ class Output:
     logprobs: list[Chosen] | None = None
     candidates: list[Candidate] = field(default_factory=list)
     log_evidence: float | None = None
+    parsed: Any = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the text, the figures, and the candidates of a search."""
@@ -50,13 +57,26 @@ class Piece(NamedTuple):
     """What one step added to an answer: text that is final, and the step behind it.
 
     ``step`` is None for what was held back until the end; ``answer`` says which of several answers this belongs to;
-    ``drafted`` how many characters of the text came from accepted drafts (they stand before the verifier's own).
+    ``drafted`` how many characters of the text came from accepted drafts (they stand before the verifier's own);
+    ``partial`` what the answer so far stands for, under a constraint that can read it.
     """
 
     text: str
     step: Step | None
     answer: int = 0
     drafted: int = 0
+    partial: Any = None
+
+
+def parsed(constrain: Constraint, output: Output, rest: str) -> Any:
+    """What a whole answer stands for; ``rest`` is the end of its text. None where it was cut off, or where it is refused."""
+    if output.finish_reason != "stop":
+        return None
+    try:
+        return constrain.value(output.text + rest)
+    except ValueError as error:  # well formed, but a validator of the user's own says no
+        LOG.warning("the answer cannot be parsed: %s", error)
+        return None
 
 
 def logprobs(step: Step, top: int) -> list[Chosen]:

@@ -135,10 +135,8 @@ def _parts(name: str, role: Role, given: Any) -> Iterator[Part]:
         given = default_of(name, role.default)
     if given is None:
         return
-    if isinstance(given, (str, Mapping, Part)):
+    if isinstance(given, str) or not isinstance(given, Sequence):
         yield part(name, given)
-    elif not isinstance(given, Sequence):
-        part(name, given)  # which refuses it
     elif role.many:
         yield from (part(name, one) for one in given)
     elif given:

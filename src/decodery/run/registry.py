@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from decodery.core.errors import UnknownPart
 from decodery.run.outside import declared, examined, target_in, target_of
-from decodery.run.role import Role
+from decodery.run.role import Role as Role
 
 if TYPE_CHECKING:
     from decodery.core.part import Part
@@ -41,6 +41,7 @@ ROLES: dict[str, Role] = {
             "suffix": "decodery.draft.suffix:Suffix",
             "aded": "decodery.draft.aded:Aded",
             "datastore": "decodery.draft.datastore:Datastore",
+            "schema": "decodery.draft.schema:Schema",
             "mix": "decodery.draft.mix:Mix",
             "iid": "decodery.draft.iid:IidPaths",
             "rsd-c": "decodery.draft.rsd_c:RsdC",
@@ -98,12 +99,20 @@ ROLES: dict[str, Role] = {
     "constrain": Role(
         base="decodery.core.roles:Constraint",
         does=("advance", "mask"),
-        help="Constraint, e.g. regex:[0-9]+ or choice:[yes,no].",
+        help="Constraint, e.g. json:object, json-schema:FILE or choice:[yes,no].",
         default="none",
+        of_type="json-schema",
         parts={
             "none": "decodery.constrain.free:Free",
             "choice": "decodery.constrain.choice:Choice",
             "regex": "decodery.constrain.regex:Regex",
+            "json": "decodery.constrain.json:Json",
+            "json-schema": "decodery.constrain.json_schema:JsonSchema",
+            "lark": "decodery.constrain.lark:Lark",
+            "gbnf": "decodery.constrain.gbnf:Gbnf",
+            "tool": "decodery.constrain.tool:ToolCalls",
+            "substring": "decodery.constrain.substring:Substring",
+            "all": "decodery.constrain.all:All",
             "check": "decodery.constrain.check:Check",
             "python": "decodery.constrain.python:Python",
             "sql": "decodery.constrain.sql:Sql",

@@ -12,7 +12,8 @@ class Role:
 
     ``base``: the class its parts derive from. ``does``: the methods each of them must define. ``many``: a recipe may name
     several. ``default``: the part where none is named. ``recipe``: it is chosen for each request, so a recipe has an entry
-    and the commands an option for it. ``help``, ``flag``: of that option. ``parts``: name -> ``module:Class``.
+    and the commands an option for it. ``help``, ``flag``: of that option. ``parts``: name -> ``module:Class``. ``of_type``: the
+    part that is meant where a Python type stands in place of a spec; the type is its first parameter.
     """
 
     base: str
@@ -23,3 +24,4 @@ class Role:
     default: str | None = None
     recipe: bool = True
     flag: str = ""
+    of_type: str | None = None

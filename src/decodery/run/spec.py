@@ -14,10 +14,11 @@ from decodery.core.parameters import checked, has_default, hints_of, json_schema
 from decodery.core.part import Part
 from decodery.core.written import Written, from_yaml, plain, read, resolved, split
 from decodery.run.outside import target_in
-from decodery.run.registry import Entry, find, name_of, names, nearest, role_of_class
+from decodery.run.registry import Entry, find, name_of, names, nearest, role_of, role_of_class
 
-Spec = str | Mapping[str, Any] | Part
-"""``"ngram:max=4,width=3"``, ``{"ngram": {"max": 4, "width": 3}}`` or ``NGram(max=4, width=3)``.
+Spec = str | Mapping[str, Any] | Part | type[Any]
+"""``"ngram:max=4,width=3"``, ``{"ngram": {"max": 4, "width": 3}}`` or ``NGram(max=4, width=3)``; a constraint may be a Python
+type, such as a Pydantic model.
 
 A part made of parts: ``"mix(ngram:max=4,recycling):nodes=15"`` or ``{"mix": {"parts": [...], "nodes": 15}}``. A part from
 outside: ``"pkg.mod:Mine:size=3"``. A parameter's type decides how its value is read: for a text it is what was written,
@@ -31,6 +32,8 @@ def part(role: str, spec: Spec) -> Part:
         if (own := role_of_class(type(spec))) != role:
             raise UnknownPart(f"{name_of(spec)[1]!r} is a {own} part, not a {role} part")
         return spec
+    if (isinstance(spec, type) or typing.get_origin(spec) is not None) and (of_type := role_of(role).of_type):
+        spec = {of_type: {"": spec}}
     if isinstance(spec, str) and spec.lstrip().startswith("{"):
         spec = from_yaml(spec)
     name, parameters = (_head(spec, role)[0], {}) if isinstance(spec, str) else _single(spec, role)
