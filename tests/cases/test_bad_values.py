@@ -69,6 +69,10 @@ BAD: dict[str, list[str]] = {
     "lengths": ["many", "0"],
     "batches": ["many", "-1"],
     "origin": ["/nowhere"],
+    "json_schema": ["/nowhere.json", "FILE", "FOLDER"],
+    "grammar": ["/nowhere.gbnf", "FILE"],
+    "regex": ["(", "(?=a)", ""],
+    "choice": [""],
 }
 """For each option values that it must refuse; ``FILE`` and ``FOLDER`` are there, ``/nowhere`` is not."""
 

@@ -75,10 +75,10 @@ class Words:
 
 @pytest.fixture(scope="module")
 def words() -> Words:
-    from decodery.cli.common import text_of
+    from decodery.model.load import load_text
 
     try:
-        return Words(text_of("smollm2").matcher_tokenizer)
+        return Words(load_text("smollm2").matcher_tokenizer)
     except DecoderyError as error:
         pytest.skip(str(error))
 

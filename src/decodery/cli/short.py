@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from typer import BadParameter
@@ -82,7 +82,7 @@ class Ordered(TyperCommand):
 
 def constraint_of(values: dict[str, Any]) -> Any:
     """The constraint that was asked for, by whatever option. Raises ``DecoderyError`` where there are several."""
-    given = {name: values[name] for name in ("constrain", *CONSTRAINED) if values.get(name)}
+    given = {name: values[name] for name in ("constrain", *CONSTRAINED) if values.get(name) not in (None, [], ())}
     if len(given) > 1:
         named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise DecoderyError(f"{named} each constrain the answer; --constrain 'all(...,...)' joins several")
@@ -90,9 +90,11 @@ def constraint_of(values: dict[str, Any]) -> Any:
         if name in CONSTRAINED:
             part = CONSTRAINED[name].part
             if isinstance(part, dict):
-                ending = PurePath(value).suffix
+                ending = Path(value).suffix
                 if ending not in part:
                     raise DecoderyError(f"--{name} takes a file that ends in {' or '.join(part)}, not {value!r}")
+                if not Path(value).is_file():
+                    raise DecoderyError(f"--{name}: there is no such file: {value}")
                 part = part[ending]
             return {part: {CONSTRAINED[name].parameter: value}}
     return values.get("constrain")

@@ -30,6 +30,8 @@ class Gbnf(MatcherConstraint):
         super().__post_init__()
         self._text = told(self.text, ("root ", "root:"))
         self._lark = to_lark(self._text)
+        if self.engine == "llguidance":
+            self.examine()
 
     def matcher(self, model: Model) -> Any:
         if self.engine == "llguidance":

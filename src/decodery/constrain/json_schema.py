@@ -57,6 +57,8 @@ class JsonSchema(MatcherConstraint):
                 raise ValueError(f"engine=xgrammar takes whitespace={' or '.join(SEPARATORS)}, not {self.whitespace}")
             if lacking := next(left_out(self._enforced), ""):
                 raise ValueError(lacking)
+        else:
+            self.examine()
 
     def grammar(self) -> str:
         return grammar_of(self._enforced, self.whitespace)

@@ -26,6 +26,7 @@ class Lark(MatcherConstraint):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._text = told(self.text, ("start:", "%llguidance"))
+        self.examine()
 
     def grammar(self) -> str:
         return str(llguidance.LLMatcher.grammar_from_lark(self._text))

@@ -22,5 +22,9 @@ class Regex(MatcherConstraint):
     specimens = ({"pattern": "(a|bc|ca)*"},)
     pattern: Annotated[str, MinLen(1)]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.examine()
+
     def grammar(self) -> str:
         return str(llguidance.LLMatcher.grammar_from_regex(self.pattern))

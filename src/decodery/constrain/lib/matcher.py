@@ -63,6 +63,12 @@ class MatcherConstraint(Constraint):
         """A matcher of the grammar before its first token; only copies of it are moved."""
         return compiled(model.matcher_tokenizer(), self.grammar())
 
+    def examine(self) -> None:
+        """Raise ``ValueError`` where llguidance refuses the grammar whatever the tokenizer: before a model is loaded."""
+        why = llguidance.LLMatcher.validate_grammar(self.grammar())
+        if why and not why.startswith("WARNING"):
+            raise ValueError(self.refused(plain(why)))
+
     def refused(self, why: str) -> str:
         """The sentence that says why the grammar is refused."""
         return why
