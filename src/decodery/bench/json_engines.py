@@ -27,6 +27,9 @@ class Follower(Protocol):
 
     def may_end(self) -> bool: ...
 
+    def forced(self) -> bool:
+        """Whether only one token may follow, as far as the engine tells."""
+
 
 Engine = Callable[[Mapping[str, Any]], Follower]
 """A schema -> a follower at its beginning. Raises ``ValueError`` where the schema is refused."""
@@ -60,6 +63,9 @@ class Ours:
     def may_end(self) -> bool:
         return bool(self._constraint.may_end(self._state))
 
+    def forced(self) -> bool:
+        return bool(self._constraint.forced(self._state))
+
 
 class Matched:
     """A matcher of llguidance, or one with its face."""
@@ -77,6 +83,9 @@ class Matched:
 
     def may_end(self) -> bool:
         return bool(self._matcher.is_accepting())
+
+    def forced(self) -> bool:
+        return bool(self._matcher.compute_ff_tokens())
 
 
 class Enforced:
@@ -107,6 +116,9 @@ class Enforced:
 
     def may_end(self) -> bool:
         return self._eos in self.mask()
+
+    def forced(self) -> bool:
+        return False
 
 
 def _llguidance(model: Model) -> Engine:

@@ -23,6 +23,8 @@ class Verdicts:
     wrong: list[tuple[str, str, str, bool]] = field(default_factory=list)
     """Group, schema, instance and whether it is valid, of those judged wrongly."""
     refused: Counter[str] = field(default_factory=Counter)
+    forced: int = 0
+    """Tokens of all instances before which only one was allowed."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the result file: times in milliseconds."""
@@ -31,6 +33,7 @@ class Verdicts:
             "compile_ms": quantiles(self.compile),
             "mask_ms": quantiles(self.masks),
             "tokens": len(self.masks),
+            "forced_share": round(self.forced / max(len(self.masks), 1), 4),
             "refused_for": dict(self.refused.most_common(12)),
         }
 
@@ -65,7 +68,7 @@ def judge(engine: Engine, tokens: Callable[[str], list[int]], cases: Iterable[Ca
         found.counts["compiled"] += 1
         for instance in case.instances:
             words = tokens(json.dumps(instance.value, ensure_ascii=False))
-            right = _accepts(engine(case.schema), words, found.masks) == instance.valid
+            right = _accepts(engine(case.schema), words, found) == instance.valid
             kind = "valid" if instance.valid else "invalid"
             found.counts[f"{kind} {'right' if right else 'wrong'}"] += 1
             if not right:
@@ -74,13 +77,14 @@ def judge(engine: Engine, tokens: Callable[[str], list[int]], cases: Iterable[Ca
     return found
 
 
-def _accepts(follower: Follower, tokens: Sequence[int], masks: list[float]) -> bool:
+def _accepts(follower: Follower, tokens: Sequence[int], found: Verdicts) -> bool:
     try:
         for token in tokens:
+            found.forced += follower.forced()
             began = perf_counter()
             follower.mask()
             read = follower.read(token)
-            masks.append(perf_counter() - began)
+            found.masks.append(perf_counter() - began)
             if not read:
                 return False
         return follower.may_end()

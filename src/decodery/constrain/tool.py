@@ -26,7 +26,6 @@ class ToolCalls(MatcherConstraint):
     of its calls.
     """
 
-    paper = "the calls of NousResearch's Hermes function calling"
     specimens = ({"tools": [{"name": "a"}], "begin": "cabca", "end": "b"},)
     tools: Annotated[Any, MinLen(1)]
     choose: str = "auto"
