@@ -21,7 +21,7 @@ from decodery.inspect.doctor import machine
 from decodery.model.model import Model
 from decodery.model.turn import forward
 
-RESULTS = Path("benchmarks/results/2026-11-25-xeon-2core/claims")
+RESULTS = Path("benchmarks/results/2026-11-28-epyc-2core/claims")
 DATA = Path(os.environ.get("DECODERY_DATA", "../shared/data"))
 STARTED = perf_counter()
 T = TypeVar("T")
