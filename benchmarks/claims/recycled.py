@@ -7,10 +7,11 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness import DATA, RESULTS, differs, record, spec_bench
+from harness import DATA, differs, record, spec_bench
 
 import decodery
 from decodery.core.chooser import Chooser, Seeded
@@ -21,6 +22,9 @@ from decodery.draft.aded import Aded
 from decodery.draft.copyspec import CopySpec
 from decodery.draft.recycling import Recycling
 from decodery.model.session import Session
+
+COSTS = Path("benchmarks/results/2026-11-25-xeon-2core/spec-bench/run.json")
+"""What a call of the model costs on an idle machine."""
 
 NEW, PROMPTS = 24, 20
 
@@ -80,7 +84,7 @@ def main() -> None:
     }
 
     # In seconds of this thread, against an idle machine's call of one token: benchmarks run beside this.
-    call = json.loads((RESULTS.parent / "spec-bench" / "run.json").read_text())["costs"]["decodery, openvino"]["1"]
+    call = json.loads(COSTS.read_text())["costs"]["decodery, openvino"]["1"]
     spent: dict[str, Any] = {"a call, ms (spec-bench/run.json)": call}
     for walks in (24, 150):
         draft = replace(fresh, simulations=walks)
