@@ -169,9 +169,8 @@ class JointPlan:
             nodes = kept[i]
             assert nodes is not None
             nodes.append(node)
-        return [
-            None if nodes is None else sorted(nodes) for nodes in kept
-        ]  # as the tree and a constraint's states stand
+        # In the order of the tree, in which a constraint's states stand as well.
+        return [None if nodes is None else sorted(nodes) for nodes in kept]
 
     def observe(self, positions: int, seconds: float, prefill: bool) -> None:
         """Correct the costs by a real pass; one that read a prompt says nothing about steps."""
