@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 import typer
 from rich.markup import escape
 
+from decodery.cli import completion
 from decodery.cli.common import conversation
 from decodery.cli.options import RECIPE, Group, parameter
 from decodery.cli.reading import prompt_of, read
 from decodery.cli.settings import rank
 from decodery.cli.short import CONSTRAINED, ORDER, SHORT, constraint_of, guides_of
 from decodery.core.errors import DecoderyError
-from decodery.run.registry import ROLES, entries, names
+from decodery.run.registry import ROLES, entries
 
 if TYPE_CHECKING:
     from decodery.model.model import Model
@@ -101,7 +101,7 @@ class RecipeOptions(Group):
                     own, told = self.draft_name, self.draft_help or told
                     declarations = [*dict.fromkeys((f"--{own}", *declarations))]
                 kind: Any = list[str] if role.many else str | None
-                option = typer.Option(*declarations, help=escape(told), autocompletion=_known_parts(name))
+                option = typer.Option(*declarations, help=escape(told), autocompletion=completion.specs(name))
                 hint = Annotated[kind, option]
                 found.append(parameter(own, hint, self.specs.get(name, [] if role.many else None)))
         for name, short in SHORT.items():
@@ -205,12 +205,3 @@ class BenchOptions(DraftsOptions):
     """The same for ``bench``."""
 
     draft_help: ClassVar[str] = "Drafters, separated by commas; DRAFT&VERIFY, DRAFT@torch, or all-training-free."
-
-
-def _known_parts(role: str) -> Callable[[str], list[str]]:
-    """The names of parts that begin as typed, for the shell's completion."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in names(role) if name.startswith(incomplete)]
-
-    return complete

@@ -12,11 +12,15 @@ from typing import Annotated, Any, Self, get_type_hints
 
 import typer
 
+from decodery.cli import completion
 from decodery.cli.common import app
 from decodery.cli.short import Ordered
 from decodery.core.errors import DecoderyError
 
-MODEL = Annotated[str, typer.Option("--model", "-m", help="Hub id, directory, .gguf file or smollm2.")]
+MODEL = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Hub id, directory, .gguf file or smollm2.", autocompletion=completion.models),
+]
 BACKEND = Annotated[str, typer.Option(help="torch, openvino, or auto: the fastest there is.")]
 UNTIL_THE_END = 1 << 30
 """New tokens that stand for as many as there are until the answer or the context ends."""

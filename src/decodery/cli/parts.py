@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from decodery.cli import completion
 from decodery.cli.common import out
 from decodery.cli.options import JSON, command
 from decodery.core.errors import DecoderyError, UnknownPart
@@ -19,7 +20,9 @@ from decodery.run.registry import ROLES, entries, find, nearest, role_of
 
 @command("list")
 def list_parts(
-    role: Annotated[str, typer.Argument(help=f"{', '.join(ROLES)}; all if left out.")] = "",
+    role: Annotated[
+        str, typer.Argument(help=f"{', '.join(ROLES)}; all if left out.", autocompletion=completion.roles)
+    ] = "",
     as_json: JSON = False,
 ) -> None:
     """The parts there are, in a line each; --json tells their papers and needs as well."""
@@ -39,7 +42,12 @@ def list_parts(
 
 @command()
 def show(
-    name: Annotated[str, typer.Argument(help="A part, e.g. recycling, guide/top-p or draft/pkg.mod:Mine.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A part, e.g. recycling, guide/top-p or draft/pkg.mod:Mine.", autocompletion=completion.parts
+        ),
+    ],
 ) -> None:
     """What a part does, its parameters, the paper it comes from, and an example."""
     import inspect
