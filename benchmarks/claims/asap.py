@@ -73,7 +73,7 @@ def samples(
         for seed in range(SAMPLES):
             with closing(session.fork()) as fork:
                 known = future if learns else Future()
-                aligned = replace(built, laws=Aligned(built.laws.guides, False, {}, known))
+                aligned = replace(built, laws=Aligned(built.laws.guides, False, {}, future=known))
                 stop, tokens, q = Stop(ends, max_new_tokens=48), list[int](), 0.0
                 for step in steps(launch(aligned, fork, Seeded(seed), stop)):
                     tokens += step.tokens

@@ -45,7 +45,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("contradicting parameters", ["run", "hi", "-d", "ngram:min=5,max=2"], "1 <= min <= max"),
     ("a list without brackets", ["run", "hi", "--constrain", "choice:yes,no"], "choice:[yes,no]"),
     ("a part without what it needs", ["run", "hi", "--constrain", "choice"], "choice:[yes,no]"),
-    ("a format that is not there", ["run", "hi", "--constrain", "json"], "There are: none, choice, regex"),
+    ("a format almost", ["run", "hi", "--constrain", "jsonschema"], "Did you mean 'json-schema'?"),
     ("a broken regex", ["run", "hi", "-m", "BYTES", "--constrain", "regex:(a"], "unclosed group"),
     ("a bracket that stays open", ["run", "hi", "-d", "mix(ngram"], "check its brackets"),
     ("a store that is not made", ["run", "hi", "-d", "datastore"], "decodery index FILES -o STORE"),

@@ -38,7 +38,7 @@ def made(draft: str = "none", constrain: Any = None) -> Built:
 
 def sample(built: Built, future: Future, seed: int, length: int = LENGTH) -> list[int]:
     """One more answer, from which the trie learns."""
-    aligned = replace(built, laws=Aligned(built.laws.guides, built.laws.greedy, {}, future))
+    aligned = replace(built, laws=Aligned(built.laws.guides, built.laws.greedy, {}, future=future))
     tokens: list[int] = []
     for step in steps(launch(aligned, TOY.session(PROMPT), Seeded(seed), Stop(TOY.eos, max_new_tokens=length))):
         tokens += step.tokens
@@ -48,7 +48,7 @@ def sample(built: Built, future: Future, seed: int, length: int = LENGTH) -> lis
 
 def next_law(built: Built, future: Future, length: int = LENGTH) -> Law:
     """The law of the next sample, by its definition: no session, no tree."""
-    laws, law = Aligned(built.laws.guides, False, {}, future), defaultdict[tuple[int, ...], float](float)
+    laws, law = Aligned(built.laws.guides, False, {}, future=future), defaultdict[tuple[int, ...], float](float)
 
     def follow(words: tuple[int, ...], state: Any, weight: float) -> None:
         if len(words) == length or (words and words[-1] in TOY.eos):

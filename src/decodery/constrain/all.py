@@ -23,6 +23,7 @@ class All(Constraint):
     that of the first part that has one.
     """
 
+    example = "all(regex:[a-z ]+,substring:the sky is blue)"
     specimens = ({"parts": ["regex:(a|bc|ca)*", {"substring": {"text": "abcaca"}}]},)
     parts: Annotated[tuple[Constraint, ...], MinLen(1)]
 

@@ -31,6 +31,7 @@ class Check(BlackBox):
     Raises ``DecoderyError`` where the function cannot be imported, or raises itself.
     """
 
+    example = "check:python:my_module:may_begin_with"
     specimens = ({"function": _even},)
     function: Callable[..., Any] | str
     text: bool = False

@@ -22,6 +22,7 @@ class Gbnf(MatcherConstraint):
     ``text``: the grammar, or a file that holds it. ``engine``: what follows it; xgrammar has to be installed.
     """
 
+    example = 'gbnf:root ::= "yes" | "no"'
     specimens = ({"text": 'root ::= "a" root "b" | [ac]* "c"\n'}, {"text": "root ::= (([a-b] | [^ab]){1,2} [a])*\n"})
     text: Annotated[str, MinLen(1)]
     engine: Literal["llguidance", "xgrammar"] = "llguidance"

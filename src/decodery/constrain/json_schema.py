@@ -39,6 +39,7 @@ class JsonSchema(MatcherConstraint):
     enforced by their form, which the log tells as well.
     """
 
+    example = 'json-schema:{"type": "integer"}'
     paper = "JSONSchemaBench, arXiv 2501.10868"
     specimens = ({"schema": '{"type": "integer", "minimum": -12, "maximum": 21}'}, {"schema": '{"enum": [1, 12, 121]}'})
     letters = "12-"

@@ -20,6 +20,7 @@ class Lark(MatcherConstraint):
     a lexer does.
     """
 
+    example = 'lark:start: "yes" | "no"'
     specimens = ({"text": 'start: "a" start "b" | "c"\n'},)
     text: Annotated[str, MinLen(1)]
 

@@ -32,6 +32,7 @@ class Span(Constraint):
     ``search=exact`` the answer is the likeliest span of all.
     """
 
+    example = "span:the sky is blue"
     specimens = ({"text": "abacab", "longest": 3},)
     text: Annotated[str, MinLen(1)]
     longest: Annotated[int, Ge(1)] = 32

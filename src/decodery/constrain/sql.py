@@ -21,10 +21,11 @@ SPARE = 2
 class Sql(BlackBox):
     """The answer is SQL that sqlglot parses: queries, INSERT, UPDATE, DELETE, MERGE, CREATE, DROP and ALTER.
 
-    ``dialect``: one of sqlglot's, such as "sqlite", "postgres", "duckdb"; empty: its own superset. The parser does not look
-    names up. On the way a text is refused where the first error lies more than two tokens before its end, so a wrong turn is
-    noticed two tokens later; whole answers are judged exactly. Needs ``pip install sqlglot``. Use ``search=smc``, which
-    asks about few tokens. Raises ``DecoderyError`` without sqlglot, and for an unknown dialect.
+    ``dialect``: one of sqlglot's, such as "sqlite", "postgres", "duckdb"; empty: its own superset. ``before``: a text that is
+    read before the answer. The parser does not look names up. On the way a text is refused where the first error lies more
+    than two tokens before its end, so a wrong turn is noticed two tokens later; whole answers are judged exactly.
+    Needs ``pip install sqlglot``. Use ``search=smc``, which asks about few tokens. Raises ``DecoderyError`` without sqlglot,
+    and for an unknown dialect.
     """
 
     dialect: str = ""

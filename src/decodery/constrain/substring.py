@@ -19,6 +19,7 @@ class Substring(MatcherConstraint):
     ``by``: where it may begin and end: at any character, or at whole words.
     """
 
+    example = "substring:the sky is blue"
     specimens = ({"text": "abcab"}, {"text": "ab cab", "by": "words"})
     text: Annotated[str, MinLen(1)]
     by: Literal["chars", "words"] = "chars"

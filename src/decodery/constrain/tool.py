@@ -22,10 +22,11 @@ class ToolCalls(MatcherConstraint):
     That is ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``. ``tools``: a file, a text or a list of OpenAI's
     tool descriptions, or of Pydantic models and dataclasses, whose names and fields are those of the tools. ``choose``:
     "auto" (a text, behind which calls may follow), "required" (calls only) or a tool's name (one call of it). ``several``:
-    whether more than one call may follow. ``begin``, ``end``: what stands around a call. The value of an answer is the list
-    of its calls.
+    whether more than one call may follow. ``begin``, ``end``: what stands around a call. ``whitespace``: as in
+    ``json``. The value of an answer is the list of its calls.
     """
 
+    example = 'tool:[{"name": "weather"}]'
     specimens = ({"tools": [{"name": "a"}], "begin": "cabca", "end": "b"},)
     tools: Annotated[Any, MinLen(1)]
     choose: str = "auto"

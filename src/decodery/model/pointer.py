@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,8 +104,8 @@ class PointerModel:
         """A text of its own."""
         return Session(arena or self.arena(), tokens)
 
-    def tokens(self, prompt: Any) -> list[int]:
-        """A prompt as tokens."""
+    def tokens(self, prompt: Any, template: Mapping[str, Any] | None = None) -> list[int]:
+        """A prompt as tokens; there is no chat template."""
         return list(prompt)
 
     def fingerprint(self) -> str:

@@ -44,7 +44,7 @@ class Asap(Search):
             return
         yield from answer(Ask(session, TokenTree(), built.want))
         future, laws = Future(), built.laws
-        aligned = replace(built, laws=Aligned(laws.guides, laws.greedy, laws.companions, laws.constrain, future))
+        aligned = replace(built, laws=Aligned(laws.guides, laws.greedy, laws.companions, laws.constrain, future=future))
         with closing(Trials(0, session, aligned, rng, stop)) as trials:
             while len(trials.all) < self.n and not (trials.all and stop(session)):
                 for one in trials.all:
