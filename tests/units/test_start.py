@@ -15,6 +15,7 @@ import transformers
 import decodery
 from decodery.cli.groups import TORCH_ONLY, RecipeOptions
 from decodery.cli.models import ModelOptions
+from decodery.core.text import Text
 from decodery.core.values import Cap
 from decodery.model import early
 from decodery.model.ability import GRAPHED
@@ -148,6 +149,24 @@ def test_the_command_begins_what_its_parts_will_take(converted: Path, specs: dic
     for future in begun._begun.values():
         future.result()
     begun._begun.clear()
+
+
+def test_what_tells_a_tokenizer_apart_is_looked_up(converted: Path, monkeypatch: Any) -> None:
+    """Another vocabulary in the same folder is another one."""
+    first = decodery.load(converted, backend="openvino")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(first.tokenizer), "get_vocab", lambda _: pytest.fail("not needed"))
+        assert decodery.load(converted, backend="openvino").fingerprint() == first.fingerprint()
+    assert first.fingerprint() == Text(first.tokenizer, first.vocab).fingerprint
+    other = tokenizer()
+    other.add_tokens(["another"])
+    other.save_pretrained(converted)
+    try:
+        assert (
+            decodery.load(converted, backend="torch").fingerprint() == Text(other, 1).fingerprint != first.fingerprint()
+        )
+    finally:
+        tokenizer().save_pretrained(converted)
 
 
 def test_what_only_torch_can_do_is_named_as_it_is() -> None:

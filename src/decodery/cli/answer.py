@@ -9,9 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
 from decodery.cli.common import GREEN, can_be_written, err, out, sound, tell
 from decodery.cli.groups import DraftsOptions, RecipeOptions, TextOptions
@@ -21,6 +19,8 @@ from decodery.cli.progress import Reading
 from decodery.core.errors import DecoderyError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from decodery.inspect.compare import Comparison
 
 START = monotonic()
@@ -176,6 +176,8 @@ def compare(
     text: TextOptions = TextOptions(),  # noqa: B008
 ) -> None:
     """Decode one prompt with several drafters and compare: speed, tokens per forward, and (greedy) identical to plain?"""
+    from rich.live import Live
+
     from decodery.inspect.compare import compared
     from decodery.inspect.compare import table as told_of
     from decodery.inspect.doctor import in_a_line, machine
@@ -207,6 +209,8 @@ def _show(piece: Any, show_draft: bool) -> None:
 
 
 def _comparison(lines: Comparison) -> Table:
+    from rich.table import Table
+
     table = Table(*lines.titles, header_style="bold")
     table.columns[1].no_wrap = True
     for line in lines:
