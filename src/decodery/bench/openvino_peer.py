@@ -17,6 +17,7 @@ from decodery.core.files import make_once
 from decodery.model.load import load
 from decodery.model.model import Model
 from decodery.model.openvino.folder import folder_of
+from decodery.model.openvino.places import strip
 from decodery.model.resolve import place_of
 
 DRAFTS, NGRAM = 5, 3
@@ -96,6 +97,7 @@ def _save_tokenizer(model: Model, folder: Path) -> None:
 def plain_graph(path: Path) -> Any:
     """Our graph with a causal mask of its own and logits of all positions: what OpenVINO GenAI reads."""
     graph = openvino.Core().read_model(path)
+    strip(graph)
     inputs = {node.output(0).any_name: node for node in graph.get_parameters()}
     masks = [name for name in inputs if name.startswith("mask.")]
     if masks != ["mask.full_attention"]:
